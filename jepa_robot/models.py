@@ -1,0 +1,235 @@
+"""The model bundle: one folder, one agent. A manifest and the ONNX graphs it vouches for.
+
+Graphs, all float32 unless said, with a dynamic first axis:
+
+==============  ==========================================================  ==================
+graph           inputs                                                      output
+==============  ==========================================================  ==================
+encoder         images [B, cameras, h, w, 3] uint8 RGB, proprioception      state [B, S]
+                [B, 2J] (rad, rad/s)
+predictor       state [N, S], action [N, A]                                 next_state [N, S]
+policy          state [N, S], goal_latent [N, D]                            action [N, A]
+readout         latent [N, D]                                               position [N, 3] (m)
+goal_encoder    position [N, 3] (m)                                         latent [N, D]
+==============  ==========================================================  ==================
+
+A state ``[S]`` is proprioception ``[2J]`` in SI units followed by the latent ``[D]``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from jepa_robot import resources
+from jepa_robot.robot.contract import RobotContract
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+GRAPHS = ("encoder", "predictor", "policy", "readout", "goal_encoder")
+FIELDS = (
+    "id latent_size image_size joints cameras actions time_step opset files data command results"
+).split()
+POSE_TOLERANCE = 1e-3
+
+
+class InvalidBundle(ValueError):
+    """A model bundle that must not be used; the message names what was wrong."""
+
+
+class Session:
+    """One ONNX graph as a function of named arrays."""
+
+    def __init__(self, path: Path, providers: Sequence[str], threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=list(providers)
+            )
+        except Exception as error:
+            raise InvalidBundle(f"{path}: is no ONNX graph that loads: {error}") from error
+        self.inputs = {i.name: i.shape for i in self._session.get_inputs()}
+        self.outputs = {o.name: o.shape for o in self._session.get_outputs()}
+        self.provider = self._session.get_providers()[0]
+
+    def __call__(self, **inputs: np.ndarray) -> np.ndarray:
+        """The graph's first output."""
+        return self._session.run(None, inputs)[0]
+
+
+class Bundle:
+    """A model bundle that was checked against its manifest.
+
+    Args:
+        path: the folder, or the name of a shipped bundle (``models/``).
+        threads: CPU threads an inference may use.
+
+    Raises:
+        FileNotFoundError: no such bundle; the message lists the shipped ones.
+        InvalidBundle: the manifest is incomplete, a file is missing or its SHA-256 is another.
+    """
+
+    def __init__(self, path: str | Path, threads: int = 1) -> None:
+        self.path = resources.find("models", path)
+        self.manifest = read_manifest(self.path)
+        self._threads = threads
+        self._sessions: dict[str, Session] = {}
+
+    @property
+    def id(self) -> str:
+        return self.manifest["id"]
+
+    @property
+    def proprioception_size(self) -> int:
+        return 2 * len(self.manifest["joints"])
+
+    @property
+    def latent_size(self) -> int:
+        return self.manifest["latent_size"]
+
+    @property
+    def state_size(self) -> int:
+        return self.proprioception_size + self.latent_size
+
+    @property
+    def action_size(self) -> int:
+        return len(self.manifest["actions"]["channels"])
+
+    def latent(self, states: np.ndarray) -> np.ndarray:
+        """The latents ``[..., D]`` of states ``[..., S]``."""
+        return states[..., self.proprioception_size :]
+
+    def session(self, graph: str) -> Session:
+        """The graph ``encoder``, ``predictor``, ..., loaded once, on the GPU where there is one.
+
+        Raises:
+            InvalidBundle: if the bundle has no such graph or it does not load.
+        """
+        if graph not in self._sessions:
+            name = f"{graph}.onnx"
+            if name not in self.manifest["files"]:
+                raise InvalidBundle(f"{self.path}: has no {name}, expected one")
+            available = onnxruntime.get_available_providers()
+            preferred = ("CUDAExecutionProvider", "CPUExecutionProvider")
+            providers = [p for p in preferred if p in available and _is_usable(p)]
+            self._sessions[graph] = Session(self.path / name, providers, self._threads)
+        return self._sessions[graph]
+
+    def check_fits(self, contract: RobotContract) -> None:
+        """Compare with a robot.
+
+        Raises:
+            InvalidBundle: names the first joint, camera, action channel or rate that differs.
+        """
+        for field, expected in contract.interface().items():
+            mismatch = _difference(field, self.manifest[field], expected)
+            if mismatch:
+                raise InvalidBundle(
+                    f"bundle {self.id} does not fit robot {contract.name} ({contract.source}): "
+                    f"{mismatch}"
+                )
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a bundle's manifest and check every file that it names.
+
+    Raises:
+        InvalidBundle: names the file and what was expected of it.
+    """
+    file = path / MANIFEST
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidBundle(f"{file}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InvalidBundle(f"{file}: is not JSON: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        raise InvalidBundle(f"{file}: expected a manifest with schema {SCHEMA}")
+    for field in FIELDS:
+        if field not in manifest:
+            raise InvalidBundle(f"{file}: {field} is missing, expected a value")
+    for name, digest in manifest["files"].items():
+        if Path(name).name != name:
+            raise InvalidBundle(f"{file}: names {name!r}, expected a file of the bundle's folder")
+        if not (path / name).is_file():
+            raise InvalidBundle(f"{path / name}: is missing, expected it as the manifest says")
+        actual = sha256(path / name)
+        if actual != digest:
+            raise InvalidBundle(f"{path / name}: SHA-256 is {actual}, expected {digest}")
+    return manifest
+
+
+def write_manifest(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Complete a manifest with the hashes of the folder's graphs and an id, and write it.
+
+    Returns:
+        The manifest as written. Its ``id`` is ``name`` and a short hash of the graphs.
+    """
+    files = {f.name: sha256(f) for f in sorted(path.glob("*.onnx"))}
+    digest = hashlib.sha256("".join(files.values()).encode()).hexdigest()
+    manifest = {
+        "schema": SCHEMA,
+        **manifest,
+        "id": f"{manifest['name']}-{digest[:8]}",
+        "files": files,
+    }
+    write_atomically(path / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    return manifest
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write, flush to disk, rename: a reader sees the old file or the new one, never a part."""
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.sha256(stream.read()).hexdigest()
+
+
+def _is_usable(provider: str) -> bool:
+    """CUDA's libraries come with the GPU wheel, the driver does not."""
+    return provider != "CUDAExecutionProvider" or Path("/dev/nvidiactl").exists()
+
+
+def _difference(field: str, actual: Any, expected: Any) -> str | None:
+    """The first difference between two JSON values, in words; None if they agree."""
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        for key in expected:
+            found = _difference(f"{field}.{key}", actual.get(key), expected[key])
+            if found:
+                return found
+        return None
+    if isinstance(expected, (list, tuple)) and isinstance(actual, (list, tuple)):
+        if len(actual) != len(expected):
+            return f"{field} has {len(actual)} entries in the bundle, the robot has {len(expected)}"
+        for index, (one, other) in enumerate(zip(actual, expected, strict=True)):
+            found = _difference(f"{field}[{index}]", one, other)
+            if found:
+                return found
+        return None
+    if isinstance(expected, float) and isinstance(actual, (int, float)):
+        agree = abs(actual - expected) <= POSE_TOLERANCE
+    else:
+        agree = actual == expected
+    return None if agree else f"{field} is {actual!r} in the bundle and {expected!r} on the robot"

@@ -1,0 +1,156 @@
+"""Configurator: from a task and its goal to one configuration for every module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from jepa_robot import resources
+from jepa_robot.models import Bundle
+from jepa_robot.modules.actor import MODES, REPLANNING, planner_config
+from jepa_robot.modules.cost import TERMS, InvalidConfiguration, finite
+from jepa_robot.modules.perception import Perception
+from jepa_robot.robot.contract import RobotContract
+from jepa_robot.validation import InvalidFile, Section
+
+SCHEMA = 1
+
+
+class InvalidTask(InvalidFile):
+    """A task or goal that cannot be taken up; the message names what was expected."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as data. ``goal_position`` in m in the base frame; the goal may also be a latent."""
+
+    name: str
+    mode: int
+    weights: dict[str, float]
+    planner: dict
+    seed: int = 0
+    replan: str = REPLANNING[0]
+    goal_position: tuple[float, ...] | None = None
+    goal_latent: tuple[float, ...] | None = None
+
+
+def load_task(text: str) -> Task:
+    """A task from its name (``config/tasks``), the path of a YAML file, or YAML itself.
+
+    Raises:
+        InvalidTask: no such task, or names the field, its value and what was expected.
+    """
+    try:
+        if "\n" in text or ":" in text:
+            section = Section(yaml.safe_load(text), "task")
+        else:
+            section = Section.from_file(Path(resources.find("config/tasks", text, ".yaml")))
+        return _read(section)
+    except (FileNotFoundError, InvalidFile, InvalidConfiguration) as error:
+        raise InvalidTask(f"unknown or invalid task: {error}") from error
+    except yaml.YAMLError as error:
+        raise InvalidTask(f"invalid task: is not YAML: {error}") from error
+
+
+def _read(section: Section) -> Task:
+    if section.value("schema", SCHEMA) != SCHEMA:
+        raise section.fail("schema", f"{SCHEMA}, the task version that this release reads")
+    mode = section.integer("mode", 2)
+    if mode not in MODES:
+        raise section.fail("mode", f"one of {list(MODES)}")
+    planner = section.value("planner", {})
+    if not isinstance(planner, dict):
+        raise section.fail("planner", "a mapping")
+    planner_config(planner)
+    weights = section.section("weights", {})
+    goal = section.section("goal", {})
+    task = Task(
+        name=section.text("name"),
+        mode=mode,
+        weights={term: weights.number(term, 0.0, low=0, high=1e6) for term in TERMS},
+        planner=planner,
+        seed=section.integer("seed", 0),
+        replan=section.text("replan", REPLANNING[0], choices=REPLANNING),
+        goal_position=goal.numbers("position", 3, None),
+    )
+    for part in (goal, weights, section):
+        part.end()
+    return task
+
+
+class Configurator:
+    """Makes configurations for one robot and one bundle.
+
+    Args:
+        contract: gives the workspace, in which goals must lie.
+        bundle: gives the encoder for goal images and the goal encoder for goal positions.
+    """
+
+    def __init__(self, contract: RobotContract, bundle: Bundle) -> None:
+        self._contract, self._bundle = contract, bundle
+        self._perception = Perception(bundle)
+        self._goal_encoder = bundle.session("goal_encoder")
+
+    def with_position(self, task: Task, position: Sequence[float]) -> Task:
+        """The task with a goal position (m, base frame).
+
+        Raises:
+            InvalidTask: if it lies outside the workspace.
+        """
+        return self._checked(replace(task, goal_position=tuple(position), goal_latent=None))
+
+    def with_image(self, task: Task, images: Sequence[np.ndarray]) -> Task:
+        """The task with a goal image, one a camera.
+
+        Raises:
+            InvalidObservation: for images of another size.
+        """
+        latent = self._perception.encode_goal(images)[0]
+        return replace(task, goal_position=None, goal_latent=tuple(map(float, latent)))
+
+    def sections(self, task: Task) -> dict[str, dict]:
+        """One section a module.
+
+        Raises:
+            InvalidTask: if the goal lies outside the workspace.
+        """
+        self._checked(task)
+        latent = task.goal_latent
+        if latent is None and task.goal_position is not None:
+            position = np.array([task.goal_position], np.float32)
+            latent = tuple(map(float, self._goal_encoder(position=position)[0]))
+        goal = {"position": task.goal_position}
+        goal["latent"] = latent if task.goal_position is None else None
+        has_goal = latent is not None
+        return {
+            "perception": {},
+            "world_model": {},
+            "cost": {"weights": task.weights, "goal": goal},
+            "actor": {
+                "mode": task.mode if has_goal else 0,
+                "planner": task.planner,
+                "seed": task.seed,
+                "replan": task.replan,
+                "goal_latent": latent,
+            },
+            "memory": {},
+        }
+
+    def _checked(self, task: Task) -> Task:
+        if task.goal_position is None:
+            return task
+        try:
+            position = finite("goal.position", task.goal_position, 3)
+        except InvalidConfiguration as error:
+            raise InvalidTask(str(error)) from error
+        lower, upper = self._contract.workspace
+        if not all(lo <= p <= hi for lo, p, hi in zip(lower, position, upper, strict=True)):
+            raise InvalidTask(
+                f"goal.position is {position.round(4).tolist()}, out of reach: expected inside "
+                f"{list(lower)} to {list(upper)} m in {self._contract.base_frame}"
+            )
+        return task

@@ -1,0 +1,107 @@
+"""Cost: named terms of imagined or observed states, weighted: ``C(s) = Σ uᵢ ICᵢ(s) + Σ vⱼ TCⱼ(s)``.
+
+Intrinsic terms (IC) are hard-wired; the task's terms (TC) measure the distance to its goal. Terms
+are the same on measured and on imagined states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from jepa_robot.models import Bundle
+from jepa_robot.robot.contract import RobotContract
+
+INTRINSIC = ("joint_limits", "effort")
+TASK = ("goal_latent", "goal_position")
+TERMS = INTRINSIC + TASK
+LIMIT_MARGIN = 0.1  # rad: nearer to a joint limit than this costs
+POSITION_UNIT = 0.1  # m: a hand this far from its goal costs 1
+
+
+class InvalidConfiguration(ValueError):
+    """A configuration section that a module refuses; the message names field and expectation."""
+
+
+class Cost:
+    """The weighted terms. Configure it before use.
+
+    Args:
+        bundle: gives the latent and the readout.
+        contract: gives the joint limits.
+    """
+
+    def __init__(self, bundle: Bundle, contract: RobotContract) -> None:
+        self._bundle = bundle
+        self._joints = len(contract.joints)
+        self._lower, self._upper = contract.limits("lower"), contract.limits("upper")
+        self._readout = bundle.session("readout")
+        self._weights = np.zeros(len(TERMS), np.float32)
+        self._goal_latent: np.ndarray | None = None
+        self._goal_position: np.ndarray | None = None
+
+    def configure(self, section: Mapping) -> None:
+        """Take up weights by term name, and the goal: ``latent`` [D] and ``position`` [3] or null.
+
+        Raises:
+            InvalidConfiguration: unknown term, or a value of the wrong size or not finite.
+        """
+        weights = section.get("weights", {})
+        unknown = set(weights) - set(TERMS)
+        if unknown:
+            raise InvalidConfiguration(
+                f"cost.weights names {sorted(unknown)}, expected some of {list(TERMS)}"
+            )
+        values = finite("cost.weights", list(weights.values()), len(weights))
+        goal = section.get("goal", {})
+        latent = optional("cost.goal.latent", goal.get("latent"), self._bundle.latent_size)
+        position = optional("cost.goal.position", goal.get("position"), 3)
+        weight = dict(zip(weights, values, strict=True))
+        self._weights = np.array([weight.get(term, 0.0) for term in TERMS], np.float32)
+        self._goal_latent, self._goal_position = latent, position
+
+    def terms(self, states: np.ndarray, actions: np.ndarray | None = None) -> np.ndarray:
+        """Each term, unweighted: ``[..., len(TERMS)]`` of states ``[..., S]``, actions ``[..., A]``.
+
+        A task term without a goal is 0.
+        """
+        result = np.zeros((*states.shape[:-1], len(TERMS)), np.float32)
+        positions = states[..., : self._joints]
+        margin = np.minimum(positions - self._lower, self._upper - positions)
+        beyond = np.maximum(1 - margin / LIMIT_MARGIN, 0)
+        result[..., 0] = np.sum(beyond**2, axis=-1)
+        if actions is not None:
+            result[..., 1] = np.sum(actions**2, axis=-1)
+        latents = self._bundle.latent(states)
+        if self._goal_latent is not None:
+            result[..., 2] = np.mean((latents - self._goal_latent) ** 2, axis=-1)
+        if self._goal_position is not None:
+            flat = np.ascontiguousarray(latents.reshape(-1, latents.shape[-1]))
+            readout = self._readout(latent=flat).reshape(*states.shape[:-1], 3)
+            error = (readout - self._goal_position) / POSITION_UNIT
+            result[..., 3] = np.sum(error**2, axis=-1)
+        return result
+
+    def total(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """The weighted cost ``[N]`` of trajectories ``[N, H, S]`` under actions ``[N, H, A]``."""
+        return (self.terms(states, actions) @ self._weights).sum(axis=-1)
+
+
+def finite(field: str, value: object, size: int) -> np.ndarray:
+    """``value`` as ``[size]`` float32.
+
+    Raises:
+        InvalidConfiguration: if it is something else, or not finite.
+    """
+    try:
+        array = np.asarray(value, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidConfiguration(f"{field} is {value!r}, expected {size} numbers") from error
+    if array.shape != (size,) or not np.isfinite(array).all():
+        raise InvalidConfiguration(f"{field} is {value!r}, expected {size} finite numbers")
+    return array
+
+
+def optional(field: str, value: object, size: int) -> np.ndarray | None:
+    return None if value is None else finite(field, value, size)

@@ -1,0 +1,98 @@
+"""Perception: camera images and joint states to a state, ``s[t] = Enc(x[t])``.
+
+The state is proprioception (joint positions in rad and velocities in rad/s, as measured) followed
+by the latent. Velocity is measured, so one frame is window enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from jepa_robot.models import Bundle
+
+
+class InvalidObservation(ValueError):
+    """An observation that must not be used; the message names what was expected."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the robot measured at one instant.
+
+    ``images`` holds one ``[H, W, 3]`` uint8 image a camera in the contract's order and encoding;
+    ``positions`` (rad) and ``velocities`` (rad/s) are ``[J]`` in the contract's joint order.
+    """
+
+    stamp: int  # ns
+    images: Sequence[np.ndarray]
+    positions: np.ndarray
+    velocities: np.ndarray
+
+
+class Perception:
+    """Encodes observations with a bundle's encoder."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self._cameras = bundle.manifest["cameras"]
+        self._encoder = bundle.session("encoder")
+
+    def encode(self, observation: Observation) -> np.ndarray:
+        """The state ``[1, S]`` float32 of an observation.
+
+        Raises:
+            InvalidObservation: for images of another size, or joints that are no finite numbers.
+        """
+        images = self.preprocess(observation.images)
+        joints = len(self.bundle.manifest["joints"])
+        proprioception = np.concatenate([observation.positions, observation.velocities])
+        if proprioception.shape != (2 * joints,):
+            raise InvalidObservation(
+                f"joint positions and velocities have {proprioception.size} values, "
+                f"expected {2 * joints}"
+            )
+        if not np.isfinite(proprioception).all():
+            raise InvalidObservation(
+                f"joint states hold {proprioception.tolist()}, expected finite numbers"
+            )
+        return self._encoder(
+            images=images[None], proprioception=proprioception[None].astype(np.float32)
+        )
+
+    def encode_goal(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """The latent ``[1, D]`` of goal images, one a camera.
+
+        Raises:
+            InvalidObservation: for images of another size.
+        """
+        joints = len(self.bundle.manifest["joints"])
+        state = self._encoder(
+            images=self.preprocess(images)[None],
+            proprioception=np.zeros((1, 2 * joints), np.float32),
+        )
+        return self.bundle.latent(state)
+
+    def preprocess(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Crop, convert to RGB and resize: ``[cameras, h, w, 3]`` uint8."""
+        if len(images) != len(self._cameras):
+            raise InvalidObservation(f"{len(images)} images, expected {len(self._cameras)}")
+        pairs = zip(images, self._cameras, strict=True)
+        return np.stack([self._preprocess(image, camera) for image, camera in pairs])
+
+    def _preprocess(self, image: np.ndarray, camera: dict) -> np.ndarray:
+        expected = (camera["height"], camera["width"], 3)
+        if image.shape != expected or image.dtype != np.uint8:
+            raise InvalidObservation(
+                f"image of {camera['name']} is {image.shape} {image.dtype}, "
+                f"expected {expected} uint8"
+            )
+        x, y, width, height = camera["crop"]
+        image = image[y : y + height, x : x + width]
+        size = tuple(self.bundle.manifest["image_size"])
+        if image.shape[:2] != size:
+            image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+        return image if camera["encoding"] == "rgb8" else image[..., ::-1]

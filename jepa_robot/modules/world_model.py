@@ -1,0 +1,43 @@
+"""World model: imagines what follows, ``ŝ[t+1] = Pred(s[t], a[t])``, and how surprising what came is.
+
+"A Path Towards Autonomous Machine Intelligence" (LeCun, 2022), section 4.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jepa_robot.models import Bundle
+
+
+class WorldModel:
+    """Rolls a bundle's predictor out."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self._predictor = bundle.session("predictor")
+
+    def predict(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """One step: states ``[N, S]`` and actions ``[N, A]`` to the next states ``[N, S]``."""
+        return self._predictor(state=states, action=actions)
+
+    def rollout(self, state: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Imagined states ``[N, H, S]`` after each action of ``[N, H, A]``.
+
+        Args:
+            state: ``[1, S]``, where every sequence starts, or ``[N, S]``.
+            actions: ``[N, H, A]``, normalised.
+        """
+        actions = np.ascontiguousarray(actions, np.float32)
+        count, horizon, _ = actions.shape
+        states = np.empty((count, horizon, state.shape[1]), np.float32)
+        current = np.broadcast_to(state, (count, state.shape[1]))
+        for step in range(horizon):
+            current = self.predict(current, actions[:, step])
+            states[:, step] = current
+        return states
+
+    def surprise(self, predicted: np.ndarray, observed: np.ndarray) -> float:
+        """The energy of what came: mean squared latent error of ``[1, S]`` against ``[1, S]``."""
+        error = self.bundle.latent(observed) - self.bundle.latent(predicted)
+        return float(np.mean(error**2))

@@ -1,0 +1,126 @@
+"""The cross-entropy method (Rubinstein 1999), warm-started, with time-correlated samples.
+
+The correlation follows iCEM (Pinneri et al., arXiv:2008.06389): smooth actions reach further than
+white noise of the same size.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+Evaluate = Callable[[np.ndarray], np.ndarray]
+"""Costs ``[N]`` of action sequences ``[N, H, A]``: what a planner knows of model and cost."""
+
+
+@dataclass(frozen=True)
+class CEMConfig:
+    """Settings of the cross-entropy method.
+
+    ``correlation`` is that of a sample's noise from one step to the next. ``smoothing`` is the
+    share of the old mean and standard deviation that an iteration keeps.
+    """
+
+    candidates: int = 256
+    horizon: int = 5
+    iterations: int = 5
+    elites: int = 24
+    std: float = 0.7
+    min_std: float = 0.05
+    correlation: float = 0.7
+    smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        for field in ("candidates", "horizon", "iterations", "elites"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"planner.{field} is {value!r}, expected a whole number above 0")
+        if self.elites > self.candidates:
+            raise ValueError(
+                f"planner.elites is {self.elites}, expected at most candidates, {self.candidates}"
+            )
+        for field, low, high in (
+            ("std", 1e-3, 10),
+            ("min_std", 0, 10),
+            ("correlation", 0, 0.999),
+            ("smoothing", 0, 0.999),
+        ):
+            value = getattr(self, field)
+            if not isinstance(value, (int, float)) or not low <= value <= high:
+                raise ValueError(f"planner.{field} is {value!r}, expected {low:g} to {high:g}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The best actions found, ``[H, A]``, their cost, and the iterations it took."""
+
+    actions: np.ndarray
+    cost: float
+    iterations: int
+
+
+class CEM:
+    """Plans action sequences in [-1, 1]. Any-time: a deadline ends it after a whole iteration.
+
+    The same seed and the same calls give the same plans to the bit (without a deadline).
+    """
+
+    def __init__(self, config: CEMConfig, action_size: int, seed: int = 0) -> None:
+        self.config, self._size = config, action_size
+        self.reset(seed)
+
+    def reset(self, seed: int) -> None:
+        """Forget the last plan."""
+        self._rng = np.random.default_rng(seed)
+        self._mean = np.zeros((self.config.horizon, self._size), np.float32)
+
+    def plan(self, evaluate: Evaluate, deadline: float | None = None) -> Plan:
+        """Improve the shifted last plan.
+
+        Args:
+            evaluate: costs ``[N]`` of actions ``[N, H, A]``; non-finite costs lose.
+            deadline: ``time.monotonic()`` after which no further iteration starts.
+
+        Raises:
+            ValueError: if no candidate has a finite cost.
+        """
+        config = self.config
+        mean = self._mean
+        std = np.full_like(mean, config.std)
+        best, best_cost, done = mean, np.inf, 0
+        for done in range(1, config.iterations + 1):
+            candidates = np.clip(mean + std * self._noise(), -1, 1)
+            candidates[0] = np.clip(mean, -1, 1)
+            if done > 1:
+                candidates[1] = best
+            costs = evaluate(candidates)
+            costs = np.where(np.isfinite(costs), costs, np.inf)
+            order = np.argsort(costs, kind="stable")[: config.elites]
+            if costs[order[0]] < best_cost:
+                best, best_cost = candidates[order[0]], float(costs[order[0]])
+            elites = candidates[order]
+            keep = config.smoothing
+            mean = keep * mean + (1 - keep) * elites.mean(axis=0)
+            std = np.maximum(keep * std + (1 - keep) * elites.std(axis=0), config.min_std)
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+        if not np.isfinite(best_cost):
+            raise ValueError("no candidate has a finite cost, expected at least one")
+        self._mean = np.concatenate([mean[1:], mean[-1:]])
+        return Plan(np.clip(mean, -1, 1).astype(np.float32), best_cost, done)
+
+    def _noise(self) -> np.ndarray:
+        """``[N, H, A]``: unit variance, correlated along H (an AR(1) process)."""
+        config = self.config
+        noise = self._rng.standard_normal(
+            (config.candidates, config.horizon, self._size), np.float32
+        )
+        fresh = np.float32(np.sqrt(1 - config.correlation**2))
+        for step in range(1, config.horizon):
+            noise[:, step] = (
+                np.float32(config.correlation) * noise[:, step - 1] + fresh * (noise[:, step])
+            )
+        return noise

@@ -1,0 +1,122 @@
+"""Reading YAML into validated values, with errors that name file, field, value and expectation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class InvalidFile(ValueError):
+    """A file does not say what its schema expects."""
+
+
+class Section:
+    """One mapping of a YAML file that knows its own place in the file."""
+
+    def __init__(self, data: Any, source: str, path: str = "") -> None:
+        self.source, self.path = source, path
+        if not isinstance(data, dict):
+            raise InvalidFile(f"{source}: {path or 'the file'} is {data!r}, expected a mapping")
+        self._data = data
+        self._read: set[str] = set()
+
+    @classmethod
+    def from_file(cls, path: Path) -> Section:
+        """Read a YAML file.
+
+        Raises:
+            InvalidFile: if it is missing, is no YAML or holds no mapping.
+        """
+        try:
+            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InvalidFile(f"{path}: cannot be read: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InvalidFile(f"{path}: is not YAML: {error}") from error
+        return cls(data, str(path))
+
+    def __contains__(self, field: str) -> bool:
+        return field in self._data
+
+    def fail(self, field: str, expected: str) -> InvalidFile:
+        """The error to raise for ``field``."""
+        where = self._where(field)
+        if field not in self._data:
+            return InvalidFile(f"{self.source}: {where} is missing, expected {expected}")
+        return InvalidFile(f"{self.source}: {where} is {self._data[field]!r}, expected {expected}")
+
+    def end(self) -> None:
+        """Refuse fields that nobody asked for: most often they are misspelt."""
+        unknown = sorted(set(self._data) - self._read)
+        if unknown:
+            raise InvalidFile(
+                f"{self.source}: {self._where(unknown[0])} is not a known field, "
+                f"expected one of {', '.join(sorted(self._read))}"
+            )
+
+    def value(self, field: str, default: Any = ...) -> Any:
+        self._read.add(field)
+        if field not in self._data:
+            if default is ...:
+                raise self.fail(field, "a value")
+            return default
+        return self._data[field]
+
+    def text(self, field: str, default: Any = ..., choices: Sequence[str] = ()) -> str:
+        value = self.value(field, default)
+        expected = f"one of {', '.join(choices)}" if choices else "a non-empty text"
+        if field not in self._data and default is not ...:
+            return value
+        if not isinstance(value, str) or not value or (choices and value not in choices):
+            raise self.fail(field, expected)
+        return value
+
+    def number(
+        self, field: str, default: Any = ..., low: float = -math.inf, high: float = math.inf
+    ) -> float:
+        value = self.value(field, default)
+        if not _is_number(value) or not low <= value <= high:
+            raise self.fail(field, f"a number{_range(low, high)}")
+        return float(value)
+
+    def integer(self, field: str, default: Any = ..., low: int = 0, high: int = 2**31) -> int:
+        value = self.value(field, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise self.fail(field, f"a whole number{_range(low, high)}")
+        return value
+
+    def numbers(self, field: str, length: int | None = None, default: Any = ...) -> tuple:
+        value = self.value(field, default)
+        if field not in self._data and default is not ...:
+            return default
+        fits = isinstance(value, (list, tuple)) and all(_is_number(v) for v in value)
+        if not fits or (length is not None and len(value) != length):
+            raise self.fail(field, f"a list of {length if length is not None else 'some'} numbers")
+        return tuple(float(v) for v in value)
+
+    def section(self, field: str, default: Any = ...) -> Section:
+        return Section(self.value(field, default), self.source, self._where(field))
+
+    def sections(self, field: str, at_least: int = 1) -> Iterator[Section]:
+        value = self.value(field)
+        if not isinstance(value, list) or len(value) < at_least:
+            raise self.fail(field, f"a list of at least {at_least} mapping(s)")
+        for index, item in enumerate(value):
+            yield Section(item, self.source, f"{self._where(field)}[{index}]")
+
+    def _where(self, field: str) -> str:
+        return f"{self.path}.{field}" if self.path else field
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _range(low: float, high: float) -> str:
+    if low == -math.inf and high == math.inf:
+        return ""
+    return f" from {low:g} to {high:g}" if high < 2**31 else f" of at least {low:g}"

@@ -1,0 +1,1 @@
+"""PyBullet arms, scenes, cameras and tasks, and the simulated-robot node (jepa_robot_sim)."""

@@ -1,0 +1,53 @@
+"""Pinhole cameras of the contract as PyBullet renders them, and the projection of points."""
+
+from __future__ import annotations
+
+import numpy as np
+import pybullet
+
+from jepa_robot.robot.contract import Camera
+
+NEAR, FAR = 0.05, 6.0
+
+
+class Renderer:
+    """Renders one contract camera, optionally larger than the camera itself is."""
+
+    def __init__(self, camera: Camera, client: int, zoom: int = 1) -> None:
+        self.camera, self._client = camera, client
+        self.width, self.height = camera.width * zoom, camera.height * zoom
+        rotation, position = camera.rotation, np.array(camera.position)
+        # OpenGL looks along -z with y up, an optical frame along +z with y down (REP 103).
+        view = np.eye(4)
+        view[:3, :3] = (rotation * [1, -1, -1]).T
+        view[:3, 3] = -view[:3, :3] @ position
+        self._view = view.T.ravel().tolist()
+        left, right = -camera.cx / camera.fx * NEAR, (camera.width - camera.cx) / camera.fx * NEAR
+        top, bottom = camera.cy / camera.fy * NEAR, (camera.cy - camera.height) / camera.fy * NEAR
+        self._projection = pybullet.computeProjectionMatrix(left, right, bottom, top, NEAR, FAR)
+
+    def render(self) -> np.ndarray:
+        """``[height, width, 3]`` uint8, in the camera's encoding."""
+        _, _, pixels, _, _ = pybullet.getCameraImage(
+            self.width,
+            self.height,
+            self._view,
+            self._projection,
+            lightDirection=[0.6, -0.9, 1.6],
+            lightAmbientCoeff=0.55,
+            lightDiffuseCoeff=0.5,
+            lightSpecularCoeff=0.0,
+            shadow=0,
+            flags=pybullet.ER_NO_SEGMENTATION_MASK,
+            renderer=pybullet.ER_TINY_RENDERER,
+            physicsClientId=self._client,
+        )
+        image = np.reshape(np.asarray(pixels, np.uint8), (self.height, self.width, 4))[..., :3]
+        return np.ascontiguousarray(image if self.camera.encoding == "rgb8" else image[..., ::-1])
+
+
+def project(camera: Camera, points: np.ndarray) -> np.ndarray:
+    """Pixels ``[..., 2]`` of points ``[..., 3]`` (m, base frame); NaN behind the camera."""
+    local = (np.asarray(points) - camera.position) @ camera.rotation
+    depth = np.where(local[..., 2:] > 1e-6, local[..., 2:], np.nan)
+    return local[..., :2] / depth * [camera.fx, camera.fy] + [camera.cx, camera.cy]

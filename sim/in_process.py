@@ -1,0 +1,58 @@
+"""The simulated robot behind the safety limiter, in this process: for data and for `--no-ros`.
+
+It takes physics steps, limiter steps and frames at the same instants as the simulator and safety
+nodes do in lock-step, so the same actions give the same motion to the bit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jepa_robot.modules.perception import Observation
+from jepa_robot.robot.contract import RobotContract
+from jepa_robot.robot.limiter import SafetyLimiter
+from jepa_robot_sim.arm import PHYSICS_RATE, SimulatedArm
+
+EPISODE_GRID = 50  # physics steps: episodes begin where images, joint states and ticks coincide
+
+
+class InProcessRobot:
+    """A simulated arm that takes one normalised action a frame."""
+
+    def __init__(self, contract: RobotContract, gui: bool = False) -> None:
+        self.contract = contract
+        self.arm = SimulatedArm(contract, gui=gui)
+        self.limiter = SafetyLimiter(contract)
+        self._last_tick = 0
+
+    def reset(self, positions: np.ndarray) -> Observation:
+        """Start an episode at rest at joint positions ``[J]`` (rad)."""
+        begin_episode(self.arm, positions)
+        self.limiter.reset(self.arm.joint_states()[0])
+        self._last_tick = self.arm.steps
+        return self.observe()
+
+    def step(self, action: np.ndarray | None) -> Observation:
+        """Apply a normalised action ``[A]`` (or hold, if None) for one decision period."""
+        arm = self.arm
+        while True:
+            if arm.steps % arm.every["safety"] == 0:
+                period = (arm.steps - self._last_tick) / PHYSICS_RATE
+                self._last_tick = arm.steps
+                arm.command(self.limiter.step(period, action)[0])
+            arm.step()
+            if arm.steps % arm.every["image"] == 0:
+                return self.observe()
+
+    def observe(self) -> Observation:
+        positions, velocities = self.arm.joint_states()
+        return Observation(self.arm.time_ns, self.arm.images(), positions, velocities)
+
+    def close(self) -> None:
+        self.arm.close()
+
+
+def begin_episode(arm: SimulatedArm, positions: np.ndarray) -> None:
+    """Put the arm at rest at ``positions`` and move its clock on to the next episode start."""
+    arm.reset(positions)
+    arm.steps = (arm.steps // EPISODE_GRID + 1) * EPISODE_GRID
