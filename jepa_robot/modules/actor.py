@@ -83,15 +83,11 @@ class Actor:
     def __init__(self, bundle: Bundle, world_model: WorldModel, cost: Cost) -> None:
         self._bundle, self._world_model, self._cost = bundle, world_model, cost
         self._policy = bundle.session("policy")
-        self.configure({})
+        self.configure(ActorConfig.from_section({}, bundle.latent_size))
 
-    def configure(self, section: Mapping) -> None:
-        """Take up a configuration and forget the last plan.
-
-        Raises:
-            InvalidConfiguration: names the field; the old configuration stays.
-        """
-        self.config = ActorConfig.from_section(section, self._bundle.latent_size)
+    def configure(self, config: ActorConfig) -> None:
+        """Take up a configuration and forget the last plan."""
+        self.config = config
         self._planner = CEM(self.config.planner, self._bundle.action_size, self.config.seed)
 
     def react(self, state: np.ndarray) -> np.ndarray:
@@ -99,13 +95,13 @@ class Actor:
         goal = self.config.goal_latent[None]
         return np.clip(self._policy(state=state, goal_latent=goal), -1, 1)
 
-    def plan(self, state: np.ndarray, deadline: float | None = None) -> np.ndarray:
-        """Mode-2: the plan ``[H, A]`` from a state ``[1, S]``; ``deadline`` as in CEM.plan."""
+    def plan(self, state: np.ndarray, shift: int = 1, deadline: float | None = None) -> np.ndarray:
+        """Mode-2: the plan ``[H, A]`` from a state ``[1, S]``; the rest is as in CEM.plan."""
 
         def evaluate(actions: np.ndarray) -> np.ndarray:
             return self._cost.total(self._world_model.rollout(state, actions), actions)
 
-        return self._planner.plan(evaluate, deadline).actions
+        return self._planner.plan(evaluate, shift, deadline).actions
 
     def act(self, state: np.ndarray) -> np.ndarray:
         """What the mode in force does: ``[1, A]`` in Mode-1, ``[H, A]`` in Mode-2."""

@@ -7,6 +7,7 @@ are the same on measured and on imagined states.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,8 +25,37 @@ class InvalidConfiguration(ValueError):
     """A configuration section that a module refuses; the message names field and expectation."""
 
 
+@dataclass(frozen=True)
+class CostConfig:
+    """The cost's section of a configuration, checked: weights ``[terms]``, goals or None."""
+
+    weights: np.ndarray
+    goal_latent: np.ndarray | None
+    goal_position: np.ndarray | None
+
+    @classmethod
+    def from_section(cls, section: Mapping, latent_size: int) -> CostConfig:
+        """Check a section: ``weights`` by term, ``goal`` with ``latent`` [D] and ``position`` [3].
+
+        Raises:
+            InvalidConfiguration: unknown term, or a value of the wrong size or not finite.
+        """
+        weights = section.get("weights", {})
+        unknown = set(weights) - set(TERMS)
+        if unknown:
+            raise InvalidConfiguration(
+                f"cost.weights names {sorted(unknown)}, expected some of {list(TERMS)}"
+            )
+        goal = section.get("goal", {})
+        return cls(
+            finite("cost.weights", [weights.get(term, 0.0) for term in TERMS], len(TERMS)),
+            optional("cost.goal.latent", goal.get("latent"), latent_size),
+            optional("cost.goal.position", goal.get("position"), 3),
+        )
+
+
 class Cost:
-    """The weighted terms. Configure it before use.
+    """The weighted terms. Without a configuration nothing costs anything.
 
     Args:
         bundle: gives the latent and the readout.
@@ -37,29 +67,11 @@ class Cost:
         self._joints = len(contract.joints)
         self._lower, self._upper = contract.limits("lower"), contract.limits("upper")
         self._readout = bundle.session("readout")
-        self._weights = np.zeros(len(TERMS), np.float32)
-        self._goal_latent: np.ndarray | None = None
-        self._goal_position: np.ndarray | None = None
+        self.configure(CostConfig.from_section({}, bundle.latent_size))
 
-    def configure(self, section: Mapping) -> None:
-        """Take up weights by term name, and the goal: ``latent`` [D] and ``position`` [3] or null.
-
-        Raises:
-            InvalidConfiguration: unknown term, or a value of the wrong size or not finite.
-        """
-        weights = section.get("weights", {})
-        unknown = set(weights) - set(TERMS)
-        if unknown:
-            raise InvalidConfiguration(
-                f"cost.weights names {sorted(unknown)}, expected some of {list(TERMS)}"
-            )
-        values = finite("cost.weights", list(weights.values()), len(weights))
-        goal = section.get("goal", {})
-        latent = optional("cost.goal.latent", goal.get("latent"), self._bundle.latent_size)
-        position = optional("cost.goal.position", goal.get("position"), 3)
-        weight = dict(zip(weights, values, strict=True))
-        self._weights = np.array([weight.get(term, 0.0) for term in TERMS], np.float32)
-        self._goal_latent, self._goal_position = latent, position
+    def configure(self, config: CostConfig) -> None:
+        """Take up weights and goal."""
+        self.config = config
 
     def terms(self, states: np.ndarray, actions: np.ndarray | None = None) -> np.ndarray:
         """Each term, unweighted: ``[..., len(TERMS)]`` of states ``[..., S]``, actions ``[..., A]``.
@@ -74,18 +86,18 @@ class Cost:
         if actions is not None:
             result[..., 1] = np.sum(actions**2, axis=-1)
         latents = self._bundle.latent(states)
-        if self._goal_latent is not None:
-            result[..., 2] = np.mean((latents - self._goal_latent) ** 2, axis=-1)
-        if self._goal_position is not None:
+        if self.config.goal_latent is not None:
+            result[..., 2] = np.mean((latents - self.config.goal_latent) ** 2, axis=-1)
+        if self.config.goal_position is not None:
             flat = np.ascontiguousarray(latents.reshape(-1, latents.shape[-1]))
             readout = self._readout(latent=flat).reshape(*states.shape[:-1], 3)
-            error = (readout - self._goal_position) / POSITION_UNIT
+            error = (readout - self.config.goal_position) / POSITION_UNIT
             result[..., 3] = np.sum(error**2, axis=-1)
         return result
 
     def total(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """The weighted cost ``[N]`` of trajectories ``[N, H, S]`` under actions ``[N, H, A]``."""
-        return (self.terms(states, actions) @ self._weights).sum(axis=-1)
+        return (self.terms(states, actions) @ self.config.weights).sum(axis=-1)
 
 
 def finite(field: str, value: object, size: int) -> np.ndarray:

@@ -77,18 +77,20 @@ class CEM:
         self._rng = np.random.default_rng(seed)
         self._mean = np.zeros((self.config.horizon, self._size), np.float32)
 
-    def plan(self, evaluate: Evaluate, deadline: float | None = None) -> Plan:
-        """Improve the shifted last plan.
+    def plan(self, evaluate: Evaluate, shift: int = 1, deadline: float | None = None) -> Plan:
+        """Improve the last plan.
 
         Args:
             evaluate: costs ``[N]`` of actions ``[N, H, A]``; non-finite costs lose.
+            shift: time steps that have passed since the last plan.
             deadline: ``time.monotonic()`` after which no further iteration starts.
 
         Raises:
             ValueError: if no candidate has a finite cost.
         """
         config = self.config
-        mean = self._mean
+        passed = min(shift, config.horizon - 1)
+        mean = np.concatenate([self._mean[passed:], np.repeat(self._mean[-1:], passed, axis=0)])
         std = np.full_like(mean, config.std)
         best, best_cost, done = mean, np.inf, 0
         for done in range(1, config.iterations + 1):
@@ -109,7 +111,7 @@ class CEM:
                 break
         if not np.isfinite(best_cost):
             raise ValueError("no candidate has a finite cost, expected at least one")
-        self._mean = np.concatenate([mean[1:], mean[-1:]])
+        self._mean = mean
         return Plan(np.clip(mean, -1, 1).astype(np.float32), best_cost, done)
 
     def _noise(self) -> np.ndarray:
