@@ -74,7 +74,7 @@ class Cost:
         self.config = config
 
     def terms(self, states: np.ndarray, actions: np.ndarray | None = None) -> np.ndarray:
-        """Each term, unweighted: ``[..., len(TERMS)]`` of states ``[..., S]``, actions ``[..., A]``.
+        """Each term, unweighted: ``[..., terms]`` of states ``[..., S]``, actions ``[..., A]``.
 
         A task term without a goal is 0.
         """

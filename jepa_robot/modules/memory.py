@@ -11,6 +11,7 @@ import numpy as np
 from jepa_robot.models import write_atomically
 
 FIELDS = ("state", "action", "cost", "prediction", "surprise")
+NOT_PREDICTED = np.full(1, np.nan, np.float32)
 
 
 class Memory:
@@ -44,12 +45,16 @@ class Memory:
             self._steps.popitem(last=False)
 
     def steps(self) -> dict[str, np.ndarray]:
-        """All complete steps, oldest first: ``stamp`` [n], ``episode`` [n], and each field [n, ...]."""
-        complete = [(s, row) for s, row in sorted(self._steps.items()) if set(FIELDS) <= set(row)]
+        """The complete steps, oldest first: ``stamp`` [n], ``episode`` [n], each field [n, ...].
+
+        The first step of an episode was not predicted: its surprise is NaN.
+        """
+        needed = set(FIELDS) - {"surprise"}
+        complete = [(s, row) for s, row in sorted(self._steps.items()) if needed <= set(row)]
         result = {"stamp": np.array([stamp for stamp, _ in complete], np.int64)}
         result["episode"] = np.array([row["episode"] for _, row in complete], np.int64)
         for field in FIELDS:
-            rows = [row[field] for _, row in complete]
+            rows = [row.get(field, NOT_PREDICTED) for _, row in complete]
             result[field] = np.stack(rows) if rows else np.zeros((0, 0), np.float32)
         return result
 

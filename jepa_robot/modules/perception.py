@@ -78,21 +78,39 @@ class Perception:
 
     def preprocess(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Crop, convert to RGB and resize: ``[cameras, h, w, 3]`` uint8."""
-        if len(images) != len(self._cameras):
-            raise InvalidObservation(f"{len(images)} images, expected {len(self._cameras)}")
-        pairs = zip(images, self._cameras, strict=True)
-        return np.stack([self._preprocess(image, camera) for image, camera in pairs])
+        return preprocess(images, self._cameras, self.bundle.manifest["image_size"])
 
-    def _preprocess(self, image: np.ndarray, camera: dict) -> np.ndarray:
-        expected = (camera["height"], camera["width"], 3)
-        if image.shape != expected or image.dtype != np.uint8:
-            raise InvalidObservation(
-                f"image of {camera['name']} is {image.shape} {image.dtype}, "
-                f"expected {expected} uint8"
-            )
-        x, y, width, height = camera["crop"]
-        image = image[y : y + height, x : x + width]
-        size = tuple(self.bundle.manifest["image_size"])
-        if image.shape[:2] != size:
-            image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-        return image if camera["encoding"] == "rgb8" else image[..., ::-1]
+
+def preprocess(
+    images: Sequence[np.ndarray], cameras: Sequence[dict], size: Sequence[int]
+) -> np.ndarray:
+    """Crop, convert to RGB and resize: what data collection and the encoder at run time share.
+
+    Args:
+        images: one ``[H, W, 3]`` uint8 a camera, as published.
+        cameras: the cameras of ``RobotContract.interface()``.
+        size: height and width of the result.
+
+    Returns:
+        ``[cameras, h, w, 3]`` uint8.
+
+    Raises:
+        InvalidObservation: for another number of images, or images of another size.
+    """
+    if len(images) != len(cameras):
+        raise InvalidObservation(f"{len(images)} images, expected {len(cameras)}")
+    pairs = zip(images, cameras, strict=True)
+    return np.stack([_preprocess(image, camera, tuple(size)) for image, camera in pairs])
+
+
+def _preprocess(image: np.ndarray, camera: dict, size: tuple[int, int]) -> np.ndarray:
+    expected = (camera["height"], camera["width"], 3)
+    if image.shape != expected or image.dtype != np.uint8:
+        raise InvalidObservation(
+            f"image of {camera['name']} is {image.shape} {image.dtype}, expected {expected} uint8"
+        )
+    x, y, width, height = camera["crop"]
+    image = image[y : y + height, x : x + width]
+    if image.shape[:2] != size:
+        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+    return image if camera["encoding"] == "rgb8" else image[..., ::-1]

@@ -1,4 +1,4 @@
-"""World model: imagines what follows, ``ŝ[t+1] = Pred(s[t], a[t])``, and how surprising what came is.
+"""World model: imagines what follows, ``ŝ[t+1] = Pred(s[t], a[t])``, and is surprised or not.
 
 "A Path Towards Autonomous Machine Intelligence" (LeCun, 2022), section 4.
 """

@@ -1,0 +1,187 @@
+"""Actor node: state in, action (Mode-1) or plan (Mode-2) out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from sensor_msgs.msg import Image
+
+from jepa_robot.modules.actor import MODE_1, MODE_2, OFF, Actor, ActorConfig
+from jepa_robot.modules.cost import Cost, CostConfig
+from jepa_robot.modules.world_model import WorldModel
+from jepa_robot.nodes import messages
+from jepa_robot.nodes.base import AgentNode, main
+from jepa_robot.nodes.messages import COMMAND
+
+DEADLINE = 0.8  # of a time step: when an any-time planner has to answer, on real time
+DURATION_MEMORY = 0.9  # of the running mean of planning times
+
+
+@dataclass(frozen=True)
+class PublishedPlan:
+    """A plan ``[H, A]`` whose row 0 is in force from ``stamp`` (ns), under one configuration."""
+
+    stamp: int
+    version: int
+    rows: np.ndarray
+
+
+class ActorNode(AgentNode):
+    """Mode-1 answers in the callback; Mode-2 plans in a thread beside it.
+
+    The safety stage takes a plan's rows by time, so an old plan acts on while a new one is made;
+    when that takes longer than a time step, Mode-1 answers meanwhile.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("actor")
+        self._worker: threading.Thread | None = None
+
+    def setup(self) -> None:
+        self._model = WorldModel(self.bundle)
+        self._cost = Cost(self.bundle, self.contract)
+        self._actor = Actor(self.bundle, self._model, self._cost)
+        self._action = self.publisher(Image, "action", COMMAND)
+        self._plan = self.publisher(Image, "plan", COMMAND)
+        self._step = int(1e9 * self.contract.rates.time_step)
+        self._wake = threading.Condition()
+        self._task: tuple[int, np.ndarray] | None = None  # the newest state to plan from
+        self._busy_since: float | None = None
+        self._last: PublishedPlan | None = None
+        self._duration = 0.0  # s, running mean
+
+    def connect(self) -> None:
+        self._is_running = True
+        self._worker = threading.Thread(target=self._plan_for_ever, daemon=True)
+        self._worker.start()
+        self.subscribe(Image, "state", self._on_state, messages.DATA)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._join()
+        return super().on_deactivate(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._join()
+        return super().on_shutdown(state)
+
+    def parse(self, sections: dict) -> tuple[ActorConfig, CostConfig]:
+        size = self.bundle.latent_size
+        return (
+            ActorConfig.from_section(sections["actor"], size),
+            CostConfig.from_section(sections["cost"], size),
+        )
+
+    def apply(self, parsed: tuple[ActorConfig, CostConfig]) -> None:
+        with self._wake:
+            self._actor.configure(parsed[0])
+            self._cost.configure(parsed[1])
+            self._task = None
+            self._last = None
+        self.diagnostics.values["mode"] = parsed[0].mode
+
+    def _on_state(self, message: Image) -> None:
+        stamp = messages.from_time(message.header.stamp)
+        state = messages.read_tensor(
+            message, "state", self.bundle.state_size, frame_id=self.bundle.id
+        )
+        self.configure_for(stamp)
+        mode = self._actor.config.mode
+        if mode == OFF:
+            return
+        if mode == MODE_1 or (self._is_planner_late() and self._can_react()):
+            self._publish(self._action, self._actor.react(state), stamp)
+        if mode == MODE_2:
+            with self._wake:
+                self._task = (stamp, state)
+                self._wake.notify()
+
+    def _can_react(self) -> bool:
+        return self._actor.config.goal_latent is not None
+
+    def _is_planner_late(self) -> bool:
+        since = self._busy_since
+        is_late = since is not None and time.monotonic() - since > self._step / 1e9
+        return is_late and not self.is_lockstep
+
+    def _plan_for_ever(self) -> None:
+        task = None
+        while True:
+            with self._wake:
+                replans = self._actor.config.replan == "continuous" and task is not None
+                while self._task is None and self._is_running and not replans:
+                    self._wake.wait()
+                if not self._is_running:
+                    return
+                task = self._task or task
+                self._task = None
+                is_planning = self._actor.config.mode == MODE_2
+                version = self.version
+            if not is_planning:
+                task = None
+                continue
+            self._busy_since = time.monotonic()
+            try:
+                self._plan_once(*task, version)
+            except ValueError as error:
+                self.diagnostics.error(f"no plan: {error}")
+                task = None
+            self._busy_since = None
+
+    def _plan_once(self, stamp: int, state: np.ndarray, version: int) -> None:
+        last = self._last
+        if last is not None and last.stamp == stamp and self.is_lockstep:
+            self._publish_plan(last)  # the observation was sent again: so is the answer
+            return
+        begin = time.monotonic()
+        deadline = None if self.is_lockstep else begin + DEADLINE * self._step / 1e9
+        passed = 0 if last is None else max(round((stamp - last.stamp) / self._step), 0)
+        in_flight = self._rows_in_flight(last, passed)
+        if len(in_flight):
+            state = self._model.rollout(state, in_flight[None])[:, -1]
+        rows = self._actor.plan(state, passed, deadline)
+        self._duration = DURATION_MEMORY * self._duration + (1 - DURATION_MEMORY) * (
+            time.monotonic() - begin
+        )
+        plan = PublishedPlan(stamp, version, np.concatenate([in_flight, rows]))
+        with self._wake:
+            if version != self.version:
+                return  # made under a configuration that is no longer in force
+            self._last = plan
+        self._publish_plan(plan)
+        self.diagnostics.values["planning_ms"] = round(1000 * self._duration, 2)
+
+    def _rows_in_flight(self, last: PublishedPlan | None, passed: int) -> np.ndarray:
+        """``[k, A]``: what the arm will have done before a plan made now takes effect."""
+        steps = 0 if self.is_lockstep else int(self._duration * 1e9 // self._step)
+        if last is None or not steps:
+            return np.zeros((0, self.bundle.action_size), np.float32)
+        indices = np.minimum(np.arange(passed, passed + steps), len(last.rows) - 1)
+        return last.rows[indices]
+
+    def _publish_plan(self, plan: PublishedPlan) -> None:
+        self._publish(self._plan, plan.rows, plan.stamp)
+        self._publish(self._action, plan.rows[:1], plan.stamp)
+
+    def _publish(self, publisher, tensor: np.ndarray, stamp: int) -> None:
+        publisher.publish(messages.tensor_message(tensor, stamp, self.bundle.id))
+
+    def _join(self) -> None:
+        if self._worker is None:
+            return
+        with self._wake:
+            self._is_running = False
+            self._wake.notify()
+        self._worker.join()
+        self._worker = None
+
+
+def run() -> None:
+    main(ActorNode)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,236 @@
+"""What all our nodes share: lifecycle with errors that are told, configuration, diagnostics."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
+from std_msgs.msg import String
+
+from jepa_robot.models import Bundle
+from jepa_robot.nodes.messages import ACKNOWLEDGEMENTS, LATCHED, status_message, to_time
+from jepa_robot.robot.contract import RobotContract, load_contract
+
+STEADY = Clock(clock_type=ClockType.STEADY_TIME)
+ERROR_SHOWN_FOR = 3.0  # s: how long diagnostics go on showing an error that came once
+
+
+class Diagnostics:
+    """A node's entry on /diagnostics: at once when it gets worse, and every second."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._level, self._text, self._since = DiagnosticStatus.OK, "starting", 0.0
+        self._ok_text = "starting"
+        self.values: dict[str, Any] = {}
+        node.create_timer(1.0, self._every_second, clock=STEADY)
+
+    def ok(self, text: str) -> None:
+        """What to say while nothing is wrong."""
+        self._ok_text = text
+        if self._level == DiagnosticStatus.OK:
+            self._text = text
+
+    def error(self, text: str) -> None:
+        """Something was wrong; it is logged, throttled, and published now."""
+        self._tell(DiagnosticStatus.ERROR, text, self._node.get_logger().error)
+
+    def warn(self, text: str) -> None:
+        self._tell(DiagnosticStatus.WARN, text, self._node.get_logger().warning)
+
+    def _tell(self, level: bytes, text: str, log: Callable[[str], None]) -> None:
+        is_new = (level, text) != (self._level, self._text)
+        now = time.monotonic()
+        if is_new or now - self._since > ERROR_SHOWN_FOR:
+            log(text)
+        self._level, self._text, self._since = level, text, now
+        if is_new:
+            self._publish()
+
+    def _every_second(self) -> None:
+        if time.monotonic() - self._since > ERROR_SHOWN_FOR:
+            self._level, self._text = DiagnosticStatus.OK, self._ok_text
+        self._publish()
+
+    def _publish(self) -> None:
+        message = DiagnosticArray()
+        message.header.stamp = to_time(time.time_ns())
+        name = self._node.get_fully_qualified_name()
+        message.status = [status_message(name, self._level, self._text, self.values)]
+        self._publisher.publish(message)
+
+
+class AgentNode(LifecycleNode):
+    """A lifecycle node around one module.
+
+    A subclass builds its module in ``setup``, subscribes in ``connect`` through
+    :meth:`subscribe`, and takes up configurations in ``parse`` and ``apply``.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.declare_parameter("robot", "panda")
+        self.declare_parameter("bundle", "reach_panda")
+        self.declare_parameter("threads", 1)
+        self.diagnostics = Diagnostics(self)
+        self.contract: RobotContract
+        self.bundle: Bundle
+        self.version = 0  # of the configuration in force
+        self._pending: list[tuple[int, int, Any]] = []
+        self._made: list[tuple[Callable, Any]] = []
+
+    # To be provided by a subclass.
+
+    def setup(self) -> None:
+        """Build the module and the publishers. Errors make the transition fail."""
+        raise NotImplementedError
+
+    def connect(self) -> None:
+        """Subscribe; called on activation."""
+        raise NotImplementedError
+
+    def parse(self, sections: dict) -> Any:
+        """Check the sections of a configuration; errors refuse it."""
+
+    def apply(self, parsed: Any) -> None:
+        """Take up what ``parse`` returned."""
+
+    # Helpers for a subclass.
+
+    def parameter(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def now(self) -> int:
+        """The node's clock in ns."""
+        return self.get_clock().now().nanoseconds
+
+    @property
+    def is_lockstep(self) -> bool:
+        """On simulated time a budget is a number of iterations, so that runs repeat."""
+        return bool(self.parameter("use_sim_time"))
+
+    def publisher(self, message_type: type, topic: str, qos: Any) -> Any:
+        """A publisher that lives until the node is cleaned up."""
+        publisher = self.create_publisher(message_type, topic, qos)
+        self._made.append((self.destroy_publisher, publisher))
+        return publisher
+
+    def subscribe(self, message_type: type, topic: str, callback: Callable, qos: Any) -> None:
+        """Subscribe until deactivation; a ValueError drops the message and is told."""
+        subscription = self.create_subscription(message_type, topic, self.guarded(callback), qos)
+        self._subscriptions_made.append(subscription)
+
+    def guarded(self, callback: Callable) -> Callable:
+        def call(message: Any) -> None:
+            try:
+                callback(message)
+            except ValueError as error:
+                self.diagnostics.error(str(error))
+
+        return call
+
+    def configure_for(self, stamp: int) -> None:
+        """Put in force the newest configuration whose activation is not after ``stamp`` (ns)."""
+        due = [entry for entry in self._pending if entry[0] <= stamp]
+        if due:
+            self._pending = [entry for entry in self._pending if entry[0] > stamp]
+            _, self.version, parsed = due[-1]
+            self.apply(parsed)
+
+    # Lifecycle.
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._pending, self._subscriptions_made, self.version = [], [], 0
+        try:
+            self.contract = load_contract(self.parameter("robot"))
+            self.bundle = Bundle(self.parameter("bundle"), self.parameter("threads"))
+            self.bundle.check_fits(self.contract)
+            self.setup()
+            self._ack = self.publisher(String, "configuration_ack", ACKNOWLEDGEMENTS)
+            subscription = self.create_subscription(
+                String, "configuration", self.guarded(self._on_configuration), LATCHED
+            )
+            self._made.append((self.destroy_subscription, subscription))
+        except (ValueError, OSError) as error:
+            self.diagnostics.error(f"cannot be configured: {error}")
+            self._clean_up()
+            return TransitionCallbackReturn.FAILURE
+        self.diagnostics.ok("inactive")
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.connect()
+        self.diagnostics.ok("active")
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._disconnect()
+        self.diagnostics.ok("inactive")
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._clean_up()
+        self.diagnostics.ok("unconfigured")
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._disconnect()
+        self._clean_up()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._disconnect()
+        self._clean_up()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _disconnect(self) -> None:
+        for subscription in self._subscriptions_made:
+            self.destroy_subscription(subscription)
+        self._subscriptions_made = []
+
+    def _clean_up(self) -> None:
+        for destroy, made in self._made:
+            destroy(made)
+        self._made = []
+
+    def _on_configuration(self, message: String) -> None:
+        configuration = json.loads(message.data)
+        version = configuration["version"]
+        error = ""
+        try:
+            if configuration["bundle"] != self.bundle.id:
+                raise ValueError(
+                    f"configuration is for bundle {configuration['bundle']!r}, "
+                    f"expected {self.bundle.id!r}"
+                )
+            parsed = self.parse(configuration["sections"])
+            self._pending.append((configuration["activation"], version, parsed))
+        except (ValueError, KeyError, TypeError) as problem:
+            error = f"configuration {version} refused: {problem}"
+            self.diagnostics.error(error)
+        reply = {"node": self.get_name(), "version": version, "error": error}
+        self._ack.publish(String(data=json.dumps(reply)))
+
+
+def main(*makers: Callable[[], Node]) -> None:
+    """Run nodes in one process until it is told to end."""
+    rclpy.init()
+    executor = SingleThreadedExecutor()
+    try:
+        for make in makers:
+            executor.add_node(make())
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return
+    finally:
+        executor.shutdown()
+        rclpy.try_shutdown()

@@ -1,0 +1,223 @@
+"""Configurator node: brings the other nodes up, keeps them up, and configures them for the task."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+
+from geometry_msgs.msg import PoseStamped
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+
+from jepa_robot.modules.actor import MODES
+from jepa_robot.modules.configurator import Configurator, InvalidTask, Task, load_task
+from jepa_robot.nodes import messages
+from jepa_robot.nodes.base import STEADY, AgentNode, main
+from jepa_robot.nodes.messages import ACKNOWLEDGEMENTS, DATA, LATCHED
+
+MANAGED = ["perception", "world_model", "cost", "actor", "memory"]
+SUPERVISION_PERIOD = 0.1  # s
+POLL_PERIOD = 0.5  # s between two looks at a node that is as it should be
+RETRY_PERIOD = 2.0  # s before a transition that failed is tried again
+ANSWER_TIMEOUT = 2.0  # s
+TRANSITION_TIMEOUT = 30.0  # s: loading a bundle for the first time takes a while
+NEXT = {
+    State.PRIMARY_STATE_UNCONFIGURED: Transition.TRANSITION_CONFIGURE,
+    State.PRIMARY_STATE_INACTIVE: Transition.TRANSITION_ACTIVATE,
+}
+
+
+class Supervised:
+    """One managed node: asked for its state, and led to active whenever it is not."""
+
+    def __init__(self, node: Node, name: str) -> None:
+        self.name, self._node = name, node
+        self._get = node.create_client(GetState, f"{name}/get_state")
+        self._change = node.create_client(ChangeState, f"{name}/change_state")
+        self._future = None
+        self._is_changing = False
+        self._deadline = self._next_look = 0.0
+        self.state = "not there"
+        self.problem = ""
+
+    @property
+    def is_active(self) -> bool:
+        return self.state == "active"
+
+    def step(self, now: float) -> None:
+        """Look after the node; never blocks."""
+        if self._future is not None:
+            if self._future.done():
+                self._take_answer(now)
+            elif now > self._deadline:
+                client = self._change if self._is_changing else self._get
+                client.remove_pending_request(self._future)
+                self._future, self.state = None, "does not answer"
+            return
+        if now < self._next_look:
+            return
+        if not self._get.service_is_ready():
+            self.state = "not there"
+            return
+        self._ask(self._get, GetState.Request(), now + ANSWER_TIMEOUT, False)
+
+    def _ask(self, client, request, deadline: float, is_changing: bool) -> None:
+        self._future = client.call_async(request)
+        self._deadline, self._is_changing = deadline, is_changing
+
+    def _take_answer(self, now: float) -> None:
+        answer, self._future = self._future.result(), None
+        if self._is_changing:
+            self.problem = "" if answer.success else f"a transition of {self.name} failed"
+            self._next_look = now if answer.success else now + RETRY_PERIOD
+            return
+        self.state = answer.current_state.label
+        transition = NEXT.get(answer.current_state.id)
+        if transition is None:
+            self._next_look = now + POLL_PERIOD
+            return
+        request = ChangeState.Request()
+        request.transition.id = transition
+        self._ask(self._change, request, now + TRANSITION_TIMEOUT, True)
+
+
+class ConfiguratorNode(AgentNode):
+    """Executive control.
+
+    Takes tasks (``task``: a name or YAML), goals (``goal_pose``, ``goal_image``) and the parameter
+    ``mode``; publishes the one configuration in force and, on ``task_status``, how it stands.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("configurator")
+        self.declare_parameter("task", "reach")
+        self.declare_parameter("mode", 0)
+        self.declare_parameter("managed_nodes", MANAGED)
+        self._supervised = [Supervised(self, name) for name in self.parameter("managed_nodes")]
+        self._task: Task | None = None
+        self._acknowledged: dict[str, str] = {}
+        self._status_text = ""
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self.create_timer(SUPERVISION_PERIOD, self._supervise, clock=STEADY)
+        self._sent_version = 0
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def setup(self) -> None:
+        self._configurator = Configurator(self.contract, self.bundle)
+        self._publisher = self.publisher(String, "configuration", LATCHED)
+        self._status = self.publisher(String, "task_status", LATCHED)
+
+    def connect(self) -> None:
+        self.subscribe(String, "configuration_ack", self._on_ack, ACKNOWLEDGEMENTS)
+        self.subscribe(String, "task", lambda m: self._take(load_task(m.data)), DATA)
+        self.subscribe(PoseStamped, "goal_pose", self._on_goal_pose, DATA)
+        self.subscribe(Image, "goal_image", self._on_goal_image, DATA)
+        if self._task is None and self.parameter("task"):
+            try:
+                self._take(self._with_mode(load_task(self.parameter("task"))))
+            except InvalidTask as error:
+                self.diagnostics.error(str(error))
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        result = super().on_activate(state)
+        self._publish_status()
+        return result
+
+    def _with_mode(self, task: Task) -> Task:
+        mode = self.parameter("mode")
+        return replace(task, mode=mode) if mode else task
+
+    def _on_goal_pose(self, message: PoseStamped) -> None:
+        position = messages.read_goal_pose(message, self.contract)
+        self._take(self._configurator.with_position(self._need_task("goal_pose"), position))
+
+    def _on_goal_image(self, message: Image) -> None:
+        images = messages.read_goal_image(message, self.contract.cameras)
+        self._take(self._configurator.with_image(self._need_task("goal_image"), images))
+
+    def _need_task(self, topic: str) -> Task:
+        if self._task is None:
+            raise InvalidTask(f"{topic} came without a task, expected one on topic task first")
+        return self._task
+
+    def _take(self, task: Task) -> None:
+        """Put a task in force for all modules, from the next observation on."""
+        sections = self._configurator.sections(task)
+        self._task = task
+        self._sent_version += 1
+        self._acknowledged = {}
+        configuration = {
+            "version": self._sent_version,
+            "activation": self.now(),
+            "bundle": self.bundle.id,
+            "task": task.name,
+            "sections": sections,
+        }
+        self._publisher.publish(String(data=json.dumps(configuration)))
+        self.get_logger().info(f"task {task.name}, mode {task.mode}: version {self._sent_version}")
+        self._publish_status()
+
+    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        for parameter in parameters:
+            if parameter.name != "mode":
+                continue
+            if parameter.value not in MODES:
+                reason = f"mode is {parameter.value!r}, expected one of {list(MODES)}"
+                return SetParametersResult(successful=False, reason=reason)
+            if self._task is not None and parameter.value:
+                self._take(replace(self._task, mode=parameter.value))
+        return SetParametersResult(successful=True)
+
+    def _on_ack(self, message: String) -> None:
+        ack = json.loads(message.data)
+        if ack["version"] == self._sent_version:
+            self._acknowledged[ack["node"]] = ack["error"]
+            if ack["error"]:
+                self.diagnostics.error(f"{ack['node']}: {ack['error']}")
+            self._publish_status()
+
+    def _supervise(self) -> None:
+        now = time.monotonic()
+        for node in self._supervised:
+            node.step(now)
+            if node.problem:
+                self.diagnostics.error(node.problem)
+        states = {node.name: node.state for node in self._supervised}
+        self.diagnostics.values.update(states)
+        away = [f"{name} is {state}" for name, state in states.items() if state != "active"]
+        if away:
+            self.diagnostics.warn("; ".join(away))
+        self._publish_status()
+
+    def _publish_status(self) -> None:
+        if not hasattr(self, "_status") or self._task is None:
+            return
+        names = [node.name for node in self._supervised]
+        status = {
+            "task": self._task.name,
+            "mode": self._task.mode,
+            "version": self._sent_version,
+            "in_force": all(self._acknowledged.get(name) == "" for name in names)
+            and all(node.is_active for node in self._supervised),
+            "refused": {name: text for name, text in self._acknowledged.items() if text},
+        }
+        text = json.dumps(status)
+        if text != self._status_text:
+            self._status_text = text
+            self._status.publish(String(data=text))
+
+
+def run() -> None:
+    main(ConfiguratorNode)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,47 @@
+"""Cost node: each state's cost, term by term."""
+
+from __future__ import annotations
+
+from sensor_msgs.msg import Image
+
+from jepa_robot.modules.cost import Cost, CostConfig
+from jepa_robot.nodes import messages
+from jepa_robot.nodes.base import AgentNode, main
+from jepa_robot.nodes.messages import DATA
+
+
+class CostNode(AgentNode):
+    """Publishes the weighted terms ``[1, terms]``, in the order of ``modules.cost.TERMS``."""
+
+    def __init__(self) -> None:
+        super().__init__("cost")
+
+    def setup(self) -> None:
+        self._cost = Cost(self.bundle, self.contract)
+        self._publisher = self.publisher(Image, "cost", DATA)
+
+    def connect(self) -> None:
+        self.subscribe(Image, "state", self._on_state, DATA)
+
+    def parse(self, sections: dict) -> CostConfig:
+        return CostConfig.from_section(sections["cost"], self.bundle.latent_size)
+
+    def apply(self, parsed: CostConfig) -> None:
+        self._cost.configure(parsed)
+
+    def _on_state(self, message: Image) -> None:
+        stamp = messages.from_time(message.header.stamp)
+        state = messages.read_tensor(
+            message, "state", self.bundle.state_size, frame_id=self.bundle.id
+        )
+        self.configure_for(stamp)
+        terms = self._cost.terms(state) * self._cost.config.weights
+        self._publisher.publish(messages.tensor_message(terms, stamp, self.bundle.id))
+
+
+def run() -> None:
+    main(CostNode)
+
+
+if __name__ == "__main__":
+    run()

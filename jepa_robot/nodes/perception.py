@@ -1,0 +1,75 @@
+"""Perception node: camera images and joint_states in, state out."""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+
+import numpy as np
+from sensor_msgs.msg import Image, JointState
+
+from jepa_robot.modules.perception import Observation, Perception
+from jepa_robot.nodes import messages
+from jepa_robot.nodes.base import AgentNode, main
+from jepa_robot.nodes.messages import DATA, SENSOR_IN
+from jepa_robot.robot.contract import Camera
+
+KEPT_JOINT_STATES = 100
+
+
+class PerceptionNode(AgentNode):
+    """Encodes each set of camera images of one instant, with the joint state nearest to it."""
+
+    def __init__(self) -> None:
+        super().__init__("perception")
+
+    def setup(self) -> None:
+        self._perception = Perception(self.bundle)
+        self._state = self.publisher(Image, "state", DATA)
+        self._images: dict[str, tuple[int, np.ndarray]] = {}
+        self._joints: deque[tuple[int, np.ndarray, np.ndarray]] = deque(maxlen=KEPT_JOINT_STATES)
+        self._together = int(1e9 * self.contract.rates.time_step / 2)
+        self._joint_timeout = int(1e9 * self.contract.watchdogs.joint_states)
+
+    def connect(self) -> None:
+        self.subscribe(JointState, "joint_states", self._on_joint_states, SENSOR_IN)
+        for camera in self.contract.cameras:
+            self.subscribe(Image, camera.topic, partial(self._on_image, camera), SENSOR_IN)
+
+    def _on_joint_states(self, message: JointState) -> None:
+        joints = messages.read_joint_state(message, self.contract)
+        self._joints.append((messages.from_time(message.header.stamp), *joints))
+        self._encode()
+
+    def _on_image(self, camera: Camera, message: Image) -> None:
+        image = messages.read_image(message, camera)
+        self._images[camera.name] = (messages.from_time(message.header.stamp), image)
+        self._encode()
+
+    def _encode(self) -> None:
+        if len(self._images) < len(self.contract.cameras) or not self._joints:
+            return
+        stamps = [stamp for stamp, _ in self._images.values()]
+        stamp = min(stamps)
+        # A joint state from before the image may have a newer one on its way behind it.
+        if max(stamps) - stamp > self._together or self._joints[-1][0] < stamp:
+            return
+        nearest = min(self._joints, key=lambda entry: abs(entry[0] - stamp))
+        images = [self._images[camera.name][1] for camera in self.contract.cameras]
+        self._images.clear()
+        if abs(nearest[0] - stamp) > self._joint_timeout:
+            raise messages.InvalidMessage(
+                f"joint_states are {abs(nearest[0] - stamp) / 1e9:.3f} s from the image, "
+                f"expected at most {self.contract.watchdogs.joint_states:g} s"
+            )
+        self.configure_for(stamp)
+        state = self._perception.encode(Observation(stamp, images, *nearest[1:]))
+        self._state.publish(messages.tensor_message(state, stamp, self.bundle.id))
+
+
+def run() -> None:
+    main(PerceptionNode)
+
+
+if __name__ == "__main__":
+    run()

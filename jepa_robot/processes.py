@@ -1,0 +1,117 @@
+"""Runs the list of nodes as processes without a launch system: `jepa-robot up`, demos and tests."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from jepa_robot import graph
+from jepa_robot.graph import NodeSpec, Settings
+
+GRACE = 5.0  # s from one signal to the next harder one
+RESPAWN_DELAY = 0.3  # s
+PR_SET_PDEATHSIG = 1
+
+
+class ProcessGroup:
+    """The processes of a graph. A context manager: leaving it ends them all.
+
+    Args:
+        settings: which nodes, with which parameters.
+        logs: a folder for one log file a node; None lets them print.
+        environment: variables in addition to this process's.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        logs: Path | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self._settings, self._logs = settings, logs
+        self._environment = {**os.environ, **graph.environment(), **(environment or {})}
+        self.specs = {spec.name: spec for spec in graph.node_list(settings)}
+        self.processes: dict[str, subprocess.Popen] = {}
+        self._respawn_at: dict[str, float] = {}
+
+    def __enter__(self) -> ProcessGroup:
+        if self._logs:
+            self._logs.mkdir(parents=True, exist_ok=True)
+        try:
+            for spec in self.specs.values():
+                self._start(spec)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def watch(self) -> list[str]:
+        """Respawn what died. Call it now and then.
+
+        Returns:
+            A sentence for each process that was found dead.
+        """
+        told, now = [], time.monotonic()
+        for name, process in self.processes.items():
+            if process.poll() is not None and name not in self._respawn_at:
+                spec = self.specs[name]
+                told.append(
+                    f"{name} ended with {process.returncode}"
+                    + (", starting it again" if spec.respawn else "")
+                )
+                self._respawn_at[name] = now + RESPAWN_DELAY if spec.respawn else float("inf")
+        for name, due in list(self._respawn_at.items()):
+            if now >= due:
+                del self._respawn_at[name]
+                self._start(self.specs[name])
+        return told
+
+    @property
+    def ended(self) -> list[str]:
+        """Names of processes that ended and are not respawned."""
+        return [
+            name
+            for name, process in self.processes.items()
+            if process.poll() is not None and not self.specs[name].respawn
+        ]
+
+    def close(self) -> None:
+        """End all processes: politely, then less so."""
+        for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            alive = [p for p in self.processes.values() if p.poll() is None]
+            for process in alive:
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(kind)
+            deadline = time.monotonic() + GRACE
+            for process in alive:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(deadline - time.monotonic(), 0.01))
+
+    def _start(self, spec: NodeSpec) -> None:
+        output = subprocess.DEVNULL
+        with contextlib.ExitStack() as stack:
+            if self._logs:
+                output = stack.enter_context((self._logs / f"{spec.name}.log").open("ab"))
+            self.processes[spec.name] = subprocess.Popen(
+                graph.command(spec, self._settings),
+                stdin=subprocess.DEVNULL,
+                stdout=output if self._logs else None,
+                stderr=subprocess.STDOUT if self._logs else None,
+                env=self._environment,
+                start_new_session=True,  # Ctrl-C is for us; we pass it on
+                preexec_fn=_end_with_parent,  # noqa: PLW1509
+            )
+
+
+def _end_with_parent() -> None:
+    """No node outlives a supervisor that was killed (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,252 @@
+"""The simulated-robot node: speaks exactly what an arm and cameras under ros2_control speak.
+
+Two clocks. ``realtime``: physics follows the wall clock. ``lockstep``: the node ticks /clock in
+safety periods and holds the world until the command_echo that answers its last image has come, so
+runs repeat to the bit on any machine. /clock is global: one lock-step world a ROS domain.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+import numpy as np
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
+
+from jepa_robot.nodes import messages
+from jepa_robot.nodes.base import STEADY, Diagnostics
+from jepa_robot.nodes.messages import COMMAND, DATA, LATCHED, SENSOR_OUT
+from jepa_robot.robot.contract import load_contract
+from jepa_robot_sim.arm import PHYSICS_RATE, SimulatedArm
+from jepa_robot_sim.in_process import begin_episode
+
+CLOCKS = ("realtime", "lockstep")
+MAX_BEHIND = 50  # physics steps that real time may catch up on; beyond that it lets them go
+RESEND_AFTER = 2.0  # s: a held world shows its last observation again to whoever came late
+REALTIME_PERIOD = 0.002  # s
+
+
+class SimulatorNode(Node):
+    """A simulated arm. Commands are joint commands only, and the last one is kept for ever.
+
+    ``~/episode`` (JSON: id, start [J] or null, frames) puts the arm at rest at ``start`` and, in
+    lock-step, runs that many frames; ``~/result`` answers it. ``~/ground_truth`` is for judges.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("simulator")
+        self.declare_parameter("robot", "panda")
+        self.declare_parameter("clock", CLOCKS[0])
+        self.declare_parameter("gui", False)
+        self.declare_parameter("paused", False)
+        self.contract = load_contract(self.get_parameter("robot").value)
+        clock = self.get_parameter("clock").value
+        if clock not in CLOCKS:
+            raise ValueError(f"clock is {clock!r}, expected one of {list(CLOCKS)}")
+        self.is_lockstep = clock == "lockstep"
+        self.arm = SimulatedArm(self.contract, gui=self.get_parameter("gui").value)
+        self.diagnostics = Diagnostics(self)
+        self.diagnostics.ok(clock)
+        self._joint_states = self.create_publisher(JointState, "joint_states", SENSOR_OUT)
+        self._images = [
+            (
+                self.create_publisher(Image, camera.topic, SENSOR_OUT),
+                self.create_publisher(CameraInfo, camera.info_topic, SENSOR_OUT),
+            )
+            for camera in self.contract.cameras
+        ]
+        self._truth = self.create_publisher(String, "~/ground_truth", DATA)
+        self._result = self.create_publisher(String, "~/result", LATCHED)
+        command_type = messages.command_type(self.contract)
+        self.create_subscription(
+            command_type, self.contract.controller.topic, self._on_command, COMMAND
+        )
+        self.create_subscription(String, "~/episode", self._on_episode, DATA)
+        if self.is_lockstep:
+            self._clock = self.create_publisher(Clock, "/clock", 10)
+            self.create_subscription(JointTrajectory, "command_echo", self._on_echo, DATA)
+        self._commanded = np.array(self.contract.home)
+        self._echo: tuple[int, int, np.ndarray] | None = None  # observation, tick, positions
+        self._request: dict | None = None
+        self._frames_left = 0 if self.get_parameter("paused").value else None
+        self._ticked = -1
+
+    def _on_command(self, message) -> None:
+        try:
+            self._commanded = messages.read_command(message, self.contract)
+        except ValueError as error:
+            self.diagnostics.error(str(error))
+            return
+        if not self.is_lockstep:
+            self.arm.command(self._commanded)
+
+    def _on_echo(self, message: JointTrajectory) -> None:
+        observation = messages.from_time(message.header.stamp)
+        point = message.points[0]
+        tick = observation + messages.from_time(point.time_from_start)
+        self._echo = (observation, tick, np.array(point.positions))
+
+    def _on_episode(self, message: String) -> None:
+        try:
+            request = json.loads(message.data)
+            start = request["start"]
+            if start is not None and len(start) != len(self.contract.joints):
+                raise ValueError(f"start has {len(start)} values")
+            self._request = {"id": request["id"], "start": start, "frames": int(request["frames"])}
+        except (ValueError, KeyError, TypeError) as error:
+            self.diagnostics.error(
+                f"episode is {message.data!r} ({error}), expected JSON with id, start, frames"
+            )
+
+    # What it publishes.
+
+    def _publish_joint_states(self, stamp: int) -> None:
+        joints = self.arm.joint_states()
+        self._joint_states.publish(
+            messages.joint_state_message(self.contract.joint_names, *joints, stamp)
+        )
+
+    def _publish_images(self, stamp: int) -> None:
+        images = self.arm.images()
+        for camera, image, (publisher, info) in zip(
+            self.contract.cameras, images, self._images, strict=True
+        ):
+            publisher.publish(messages.image_message(image, camera, stamp))
+            info.publish(messages.camera_info_message(camera, stamp))
+        truth = {"stamp": stamp, "ee_position": self.arm.ee_position().tolist()}
+        self._truth.publish(String(data=json.dumps(truth)))
+
+    def _publish_result(self) -> None:
+        result = {"id": self._episode, "ee_position": self.arm.ee_position().tolist()}
+        result["joints"] = self.arm.joint_states()[0].tolist()
+        self._result.publish(String(data=json.dumps(result)))
+
+    # Real time.
+
+    def run_realtime(self, executor: SingleThreadedExecutor) -> None:
+        """Follow the wall clock until shutdown."""
+        self._begin = time.monotonic()
+        self.create_timer(REALTIME_PERIOD, self._catch_up, clock=STEADY)
+        executor.spin()
+
+    def _catch_up(self) -> None:
+        if self._request is not None:
+            self._episode = self._request["id"]
+            if self._request["start"] is not None:
+                self.arm.reset(self._request["start"])
+            self._request = None
+            self._publish_result()
+        due = int((time.monotonic() - self._begin) * PHYSICS_RATE) - self.arm.steps
+        if due > MAX_BEHIND:
+            self._begin += (due - MAX_BEHIND) / PHYSICS_RATE
+            self.diagnostics.warn(f"{due * 2} ms behind the wall clock, expected to keep up")
+            due = MAX_BEHIND
+        for _ in range(due):
+            self.arm.step()
+            if self.arm.steps % self.arm.every["joint_states"] == 0:
+                stamp = self.get_clock().now().nanoseconds
+                self._publish_joint_states(stamp)
+                if self.arm.steps % self.arm.every["image"] == 0:
+                    self._publish_images(stamp)
+
+    # Lock-step.
+
+    def run_lockstep(self, executor: SingleThreadedExecutor) -> None:
+        """Step the world as its commands come, until shutdown."""
+        while rclpy.ok():
+            if self._request is not None:
+                self._start_episode()
+            if self._frames_left == 0:
+                self._tick()
+                executor.spin_once(timeout_sec=0.05)
+                continue
+            self._lockstep_once(executor)
+
+    def _start_episode(self) -> None:
+        request, self._request = self._request, None
+        self._episode, self._frames_left = request["id"], request["frames"]
+        positions = request["start"] or self.arm.joint_states()[0]
+        begin_episode(self.arm, positions)
+        self._commanded = np.array(positions)
+        self._publish_joint_states(self.arm.time_ns)
+        self._tick()
+        if self._frames_left == 0:
+            self._publish_result()
+
+    def _lockstep_once(self, executor: SingleThreadedExecutor) -> None:
+        arm, now = self.arm, self.arm.time_ns
+        is_joint_states, is_image, is_tick = (
+            arm.steps % arm.every[name] == 0 for name in ("joint_states", "image", "safety")
+        )
+        if is_joint_states:
+            self._publish_joint_states(now)
+        if is_image:
+            self._publish_images(now)
+
+            def show_again() -> None:
+                self._publish_joint_states(now)
+                self._publish_images(now)
+
+            self._wait(executor, lambda: self._echo and self._echo[0] == now, show_again)
+        if is_tick and self._ticked < now:
+            self._tick()
+            self._wait(executor, lambda: self._is_answered(now), self._tick)
+            arm.command(self._commanded)
+        if self._request is not None:
+            return
+        arm.step()
+        if self._frames_left is not None and arm.steps % arm.every["image"] == 0:
+            self._frames_left -= 1
+            if self._frames_left == 0:
+                self._publish_result()
+
+    def _tick(self) -> None:
+        self._ticked = self.arm.time_ns
+        self._clock.publish(Clock(clock=messages.to_time(self.arm.time_ns)))
+
+    def _is_answered(self, tick: int) -> bool:
+        """The safety stage has commanded for this tick, and that command has come."""
+        echo = self._echo
+        return echo is not None and echo[1] == tick and np.array_equal(echo[2], self._commanded)
+
+    def _wait(
+        self,
+        executor: SingleThreadedExecutor,
+        condition: Callable[[], bool],
+        remind: Callable[[], None],
+    ) -> None:
+        """Hold the world until the condition is met, or an episode is asked for."""
+        since = time.monotonic()
+        while rclpy.ok() and self._request is None and not condition():
+            executor.spin_once(timeout_sec=0.05)
+            if time.monotonic() - since > RESEND_AFTER:
+                self.diagnostics.warn("the world is held until the agent answers")
+                since = time.monotonic()
+                remind()
+
+
+def run() -> None:
+    rclpy.init()
+    executor = SingleThreadedExecutor()
+    node = None
+    try:
+        node = SimulatorNode()
+        executor.add_node(node)
+        (node.run_lockstep if node.is_lockstep else node.run_realtime)(executor)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return
+    finally:
+        if node is not None:
+            node.arm.close()
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    run()
