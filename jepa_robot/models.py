@@ -133,7 +133,7 @@ class Bundle:
             InvalidBundle: names the first joint, camera, action channel or rate that differs.
         """
         for field, expected in contract.interface().items():
-            mismatch = _difference(field, self.manifest[field], expected)
+            mismatch = difference(field, self.manifest[field], expected)
             if mismatch:
                 raise InvalidBundle(
                     f"bundle {self.id} does not fit robot {contract.name} ({contract.source}): "
@@ -212,19 +212,21 @@ def _is_usable(provider: str) -> bool:
     return provider != "CUDAExecutionProvider" or Path("/dev/nvidiactl").exists()
 
 
-def _difference(field: str, actual: Any, expected: Any) -> str | None:
-    """The first difference between two JSON values, in words; None if they agree."""
+def difference(field: str, actual: Any, expected: Any, holder: str = "bundle") -> str | None:
+    """The first difference between a holder's and the robot's JSON value, in words; None if none."""
     if isinstance(expected, dict) and isinstance(actual, dict):
         for key in expected:
-            found = _difference(f"{field}.{key}", actual.get(key), expected[key])
+            found = difference(f"{field}.{key}", actual.get(key), expected[key], holder)
             if found:
                 return found
         return None
     if isinstance(expected, (list, tuple)) and isinstance(actual, (list, tuple)):
         if len(actual) != len(expected):
-            return f"{field} has {len(actual)} entries in the bundle, the robot has {len(expected)}"
+            return (
+                f"{field} has {len(actual)} entries in the {holder}, the robot has {len(expected)}"
+            )
         for index, (one, other) in enumerate(zip(actual, expected, strict=True)):
-            found = _difference(f"{field}[{index}]", one, other)
+            found = difference(f"{field}[{index}]", one, other, holder)
             if found:
                 return found
         return None
@@ -232,4 +234,4 @@ def _difference(field: str, actual: Any, expected: Any) -> str | None:
         agree = abs(actual - expected) <= POSE_TOLERANCE
     else:
         agree = actual == expected
-    return None if agree else f"{field} is {actual!r} in the bundle and {expected!r} on the robot"
+    return None if agree else f"{field} is {actual!r} in the {holder}, {expected!r} on the robot"

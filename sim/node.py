@@ -162,21 +162,23 @@ class SimulatorNode(Node):
         """Step the world as its commands come, until shutdown."""
         while rclpy.ok():
             if self._request is not None:
-                self._start_episode()
+                self._start_episode(executor)
             if self._frames_left == 0:
                 self._tick()
                 executor.spin_once(timeout_sec=0.05)
                 continue
             self._lockstep_once(executor)
 
-    def _start_episode(self) -> None:
+    def _start_episode(self, executor: SingleThreadedExecutor) -> None:
         request, self._request = self._request, None
         self._episode, self._frames_left = request["id"], request["frames"]
         positions = request["start"] or self.arm.joint_states()[0]
         begin_episode(self.arm, positions)
         self._commanded = np.array(positions)
-        self._publish_joint_states(self.arm.time_ns)
+        now = self.arm.time_ns
+        self._publish_joint_states(now)
         self._tick()
+        self._wait(executor, lambda: self._echo and self._echo[1] == now, self._tick)
         if self._frames_left == 0:
             self._publish_result()
 

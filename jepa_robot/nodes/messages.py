@@ -229,7 +229,7 @@ def trajectory_message(
     message.joint_names = list(names)
     point = JointTrajectoryPoint()
     point.positions = array.array("d", positions.tobytes())
-    point.time_from_start = to_duration(max(time_from_start, 0))
+    point.time_from_start = to_duration(time_from_start)
     message.points = [point]
     return message
 

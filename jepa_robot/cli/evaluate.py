@@ -1,0 +1,110 @@
+"""`jepa-robot evaluate`: through the ROS graph in lock-step, or in process."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from jepa_robot import graph
+from jepa_robot.evaluation import BASELINES, InProcessRunner, evaluate, sample_episodes
+from jepa_robot.models import Bundle
+from jepa_robot.modules.actor import OFF
+from jepa_robot.modules.configurator import Task, load_task
+from jepa_robot.robot.contract import RobotContract, load_contract
+
+
+def run_evaluation(
+    robot: str,
+    bundle_name: str,
+    task_name: str,
+    mode: str,
+    goal: str,
+    goals: int,
+    seed: int,
+    through_ros: bool,
+    composition: str,
+    progress: Callable[[int, int], object],
+) -> dict:
+    """Evaluate a bundle; the options are the command's.
+
+    Raises:
+        ValueError: names the bundle, task, mode or robot that does not fit.
+    """
+    contract = load_contract(robot)
+    bundle = Bundle(bundle_name)
+    bundle.check_fits(contract)
+    task = replace(load_task(task_name), goal_position=None, seed=seed)
+    judge, episodes = sample_episodes(contract, task.name, goals, seed)
+    if through_ros:
+        settings = graph.Settings(
+            robot=robot,
+            model=bundle_name,
+            task=task_name,
+            simulator="lockstep",
+            paused=True,
+            composition=composition,
+        )
+        result = _through_ros(
+            settings, contract, bundle, task, judge, mode, goal, episodes, progress
+        )
+    else:
+        runner = InProcessRunner(contract, bundle, task, judge, mode, goal)
+        result = evaluate(runner, contract, episodes, seed, progress)
+        runner.close()
+    about = {
+        "task": task.name,
+        "mode": mode,
+        "goal": goal,
+        "seed": seed,
+        "bundle": bundle.id,
+        "robot": contract.name,
+        "through": f"ros, {composition}" if through_ros else "in process",
+    }
+    return {**about, **result}
+
+
+def _through_ros(
+    settings: graph.Settings,
+    contract: RobotContract,
+    bundle: Bundle,
+    task: Task,
+    judge,
+    mode: str,
+    goal: str,
+    episodes: list,
+    progress: Callable[[int, int], object],
+) -> dict:
+    own_domain()
+    from jepa_robot.nodes.client import AgentClient
+    from jepa_robot.nodes.evaluation import RosRunner
+    from jepa_robot.processes import ProcessGroup
+
+    text = yaml.safe_dump(
+        {
+            "name": task.name,
+            "mode": OFF if mode in BASELINES else int(mode),
+            "weights": task.weights,
+            "planner": task.planner,
+            "seed": task.seed,
+        }
+    )
+    with tempfile.TemporaryDirectory(prefix="jepa_robot_") as folder:
+        logs = Path(folder)
+        group = ProcessGroup(settings, logs)
+        with group, AgentClient(contract, watch=group.watch) as client:
+            runner = RosRunner(client, bundle, judge, mode, goal, text)
+            return evaluate(runner, contract, episodes, task.seed, progress)
+
+
+def own_domain() -> None:
+    """Give this process and its children a ROS domain of their own, on this machine only.
+
+    Lock-step's /clock is global in a domain; whoever sets ROS_DOMAIN_ID chooses it.
+    """
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    os.environ.update(graph.environment(local_only=True))

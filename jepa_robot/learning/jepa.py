@@ -1,0 +1,198 @@
+"""Trains a JEPA: encoder and action-conditioned predictor, by prediction in latent space alone.
+
+    L = w_p Σₖ |ẑ[t+k] − z[t+k]|² + w_q Σₖ |q̂[t+k] − q[t+k]|² + w_a |â − a|² + w_s S + R(Z)
+
+The encoder's latents are both input and target (no stop-gradient, no moving average); R, from
+`jepa_robot.energy`, keeps them from collapsing. S straightens: see `straightness_loss`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from jepa_robot.energy import SIGReg, VICReg
+from jepa_robot.learning.dataset import Dataset, load_dataset
+from jepa_robot.learning.networks import Agent, AgentShape
+
+Progress = Callable[[str, int, int], None]
+REGULARIZERS = ("vicreg", "sigreg", "none")
+PRECISIONS = ("bfloat16", "float32")  # of the convolutions, in training only
+WARM_UP = 50  # iterations
+GRADIENT_NORM = 5.0
+VALIDATION_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class JEPAConfig:
+    """Settings of the world model's training. Weights are those of the loss above."""
+
+    latent_size: int = 16
+    width: int = 256
+    horizon: int = 5
+    batch: int = 48
+    iterations: int = 1500
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-5
+    prediction: float = 10.0
+    proprioception: float = 1.0
+    inverse: float = 1.0
+    straightness: float = 0.0
+    regularizer: str = "vicreg"
+    variance: float = 10.0
+    covariance: float = 0.3
+    sigreg: float = 0.5
+    precision: str = "bfloat16"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if field.type == "int" and field.name != "seed":
+                fits = isinstance(value, int) and number and value >= 1
+                expected = "a whole number above 0"
+            elif field.name == "seed":
+                fits, expected = isinstance(value, int) and value >= 0, "a whole number from 0"
+            elif field.type == "float":
+                fits, expected = number and 0 <= value < math.inf, "a number from 0"
+            else:
+                choices = PRECISIONS if field.name == "precision" else REGULARIZERS
+                fits, expected = value in choices, f"one of {', '.join(choices)}"
+            if not fits:
+                raise ValueError(f"jepa.{field.name} is {value!r}, expected {expected}")
+
+
+def train_jepa(data: Dataset, config: JEPAConfig, progress: Progress | None = None) -> Agent:
+    """Train encoder, predictor and inverse dynamics on a dataset's windows."""
+    torch.manual_seed(config.seed)
+    rng = np.random.default_rng(config.seed)
+    agent = Agent(shape_of(data, config))
+    agent.encoder.uses_bfloat16 = config.precision == "bfloat16"
+    fit_scales(agent, data)
+    regularizer = make_regularizer(config)
+    parameters = [
+        p for m in (agent.encoder, agent.predictor, agent.inverse) for p in m.parameters()
+    ]
+    optimizer = torch.optim.AdamW(
+        parameters, config.learning_rate, weight_decay=config.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: warm_up_cosine(step, config.iterations)
+    )
+    starts = data.starts(config.horizon)
+    for iteration in range(config.iterations):
+        chosen = starts[rng.integers(len(starts), size=config.batch)]
+        images, proprioception, actions = map(
+            torch.from_numpy, data.windows(chosen, config.horizon)
+        )
+        loss = jepa_loss(agent, config, regularizer, images, proprioception, actions)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM)
+        optimizer.step()
+        schedule.step()
+        if progress is not None:
+            progress("jepa", iteration + 1, config.iterations)
+    return agent.eval()
+
+
+def jepa_loss(
+    agent: Agent,
+    config: JEPAConfig,
+    regularizer: nn.Module | None,
+    images: Tensor,
+    proprioception: Tensor,
+    actions: Tensor,
+) -> Tensor:
+    """The loss of windows: images ``[B, H+1, ...]``, joints ``[B, H+1, 2J]``, ``[B, H, A]``."""
+    batch, frames = images.shape[:2]
+    latents = agent.encoder(images.flatten(0, 1)).reshape(batch, frames, -1)
+    states = agent.rollout(torch.cat([proprioception[:, 0], latents[:, 0]], dim=1), actions)
+    joints = proprioception.shape[-1]
+    scale = agent.predictor.scale
+    loss = config.prediction * functional.mse_loss(states[..., joints:], latents[:, 1:])
+    loss = loss + config.proprioception * functional.mse_loss(
+        scale(states[..., :joints]), scale(proprioception[:, 1:])
+    )
+    pairs = torch.cat([latents[:, :-1], latents[:, 1:]], dim=-1)
+    loss = loss + config.inverse * functional.mse_loss(
+        agent.inverse(pairs.flatten(0, 1)), actions.flatten(0, 1)
+    )
+    if config.straightness:
+        loss = loss + config.straightness * straightness_loss(latents)
+    if regularizer is not None:
+        loss = loss + regularizer(latents.flatten(0, 1))
+    return loss
+
+
+def straightness_loss(latents: Tensor) -> Tensor:
+    """How much latent paths ``[B, T, D]`` bend, relative to how far they go."""
+    step = latents[:, 1:] - latents[:, :-1]
+    bend = step[:, 1:] - step[:, :-1]
+    return bend.square().mean() / (step.square().mean() + 1e-4)
+
+
+def make_regularizer(config: JEPAConfig) -> nn.Module | None:
+    if config.regularizer == "vicreg":
+        return VICReg(config.variance, config.covariance)
+    if config.regularizer == "sigreg":
+        sigreg = SIGReg()
+        return lambda z: config.sigreg * sigreg(z)
+    return None
+
+
+def warm_up_cosine(step: int, total: int) -> float:
+    """Factor of the learning rate."""
+    return min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * min(step / total, 1)))
+
+
+def shape_of(data: Dataset, config: JEPAConfig) -> AgentShape:
+    return AgentShape(
+        cameras=data.images.shape[2],
+        image_size=data.image_size,
+        joints=data.proprioception.shape[-1] // 2,
+        actions=data.actions.shape[-1],
+        latent=config.latent_size,
+        width=config.width,
+    )
+
+
+def fit_scales(agent: Agent, data: Dataset) -> None:
+    proprioception = torch.from_numpy(data.proprioception)
+    agent.predictor.scale.fit(proprioception)
+    agent.predictor.step_scale.fit(proprioception[:, 1:] - proprioception[:, :-1])
+    agent.policy.scale.fit(proprioception)
+
+
+@torch.no_grad()
+def encode(agent: Agent, data: Dataset, batch: int = 512) -> np.ndarray:
+    """Latents ``[E, T+1, D]`` of every frame."""
+    flat = data.images.reshape(-1, *data.images.shape[2:])
+    chunks = [agent.encoder(torch.from_numpy(flat[i : i + batch])) for i in range(0, len(flat), batch)]
+    return torch.cat(chunks).reshape(*data.images.shape[:2], -1).numpy()
+
+
+@torch.no_grad()
+def prediction_ratio(agent: Agent, data: Dataset, latents: np.ndarray, horizon: int = 5) -> float:
+    """Squared latent error after ``horizon`` steps, relative to that of predicting no change."""
+    starts = data.starts(horizon)
+    episode, first = starts.T
+    steps = first[:, None] + np.arange(horizon)
+    state = np.concatenate([data.proprioception[episode, first], latents[episode, first]], axis=1)
+    actions = torch.from_numpy(data.actions[episode[:, None], steps])
+    joints = data.proprioception.shape[-1]
+    predicted = agent.rollout(torch.from_numpy(state), actions)[:, -1, joints:].numpy()
+    target = latents[episode, first + horizon]
+    copy = np.mean((latents[episode, first] - target) ** 2)
+    return float(np.mean((predicted - target) ** 2) / max(copy, 1e-12))

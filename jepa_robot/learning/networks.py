@@ -1,0 +1,194 @@
+"""The networks of an agent. All scaling is inside: they take images and SI units (models.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+MAPS = 32  # feature maps, so key points, a camera
+STD_FLOOR = 1e-3
+
+
+@dataclass(frozen=True)
+class AgentShape:
+    """Sizes: cameras, image height and width, joints J, actions A, latent D, predictor's width."""
+
+    cameras: int
+    image_size: tuple[int, int]
+    joints: int
+    actions: int
+    latent: int
+    width: int = 256
+
+    @property
+    def state(self) -> int:
+        return 2 * self.joints + self.latent
+
+
+class SpatialSoftmax(nn.Module):
+    """Feature maps to where each is active (Finn et al. 2016, arXiv:1509.06113, section V).
+
+    Takes ``[B, K, H, W]`` and returns the expected coordinates ``[B, 2K]``, each in [-1, 1].
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_temperature = nn.Parameter(torch.zeros(()))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        height, width = maps.shape[-2:]
+        logits = (maps * self.log_temperature.exp()).flatten(2)
+        weights = torch.softmax(logits, dim=-1)
+        x = torch.linspace(-1, 1, width).repeat(height)
+        y = torch.linspace(-1, 1, height).repeat_interleave(width)
+        return (weights @ torch.stack([x, y], dim=1)).flatten(1)
+
+
+class Encoder(nn.Module):
+    """Images to a latent: convolutions shared by the cameras, key points, and a small MLP.
+
+    No normalisation layer in the convolutions: on a CPU it would cost more than they do.
+    """
+
+    def __init__(self, shape: AgentShape) -> None:
+        super().__init__()
+        self.image_size = shape.image_size
+        self.uses_bfloat16 = False
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(3, 16, 4, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(32, MAPS, 1),
+        ).to(memory_format=torch.channels_last)
+        self.keypoints = SpatialSoftmax()
+        self.head = nn.Sequential(
+            nn.Linear(2 * MAPS * shape.cameras, 256),
+            nn.LayerNorm(256),
+            nn.ReLU(),
+            nn.Linear(256, shape.latent),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Latents ``[B, D]`` of images ``[B, cameras, h, w, 3]`` uint8."""
+        batch = images.shape[0]
+        height, width = self.image_size
+        pixels = images.reshape(-1, height, width, 3).permute(0, 3, 1, 2).float() / 127.5 - 1
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.training and self.uses_bfloat16):
+            maps = self.convolutions(pixels)
+        return self.head(self.keypoints(maps.float()).reshape(batch, -1))
+
+
+class Scale(nn.Module):
+    """Standardises ``[..., n]`` by constants that are part of the graph."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("std", torch.ones(size))
+
+    def fit(self, values: Tensor) -> None:
+        flat = values.reshape(-1, values.shape[-1])
+        self.mean.copy_(flat.mean(dim=0))
+        self.std.copy_(flat.std(dim=0).clamp(min=STD_FLOOR))
+
+    def forward(self, values: Tensor) -> Tensor:
+        return (values - self.mean) / self.std
+
+
+class Predictor(nn.Module):
+    """``s[t+1] = s[t] + f(s[t], a[t])``: a residual MLP on scaled states, ``[N, S]``, ``[N, A]``."""
+
+    def __init__(self, shape: AgentShape) -> None:
+        super().__init__()
+        self.proprioception_size = 2 * shape.joints
+        self.scale = Scale(self.proprioception_size)
+        self.step_scale = Scale(self.proprioception_size)
+        self.network = mlp(shape.state + shape.actions, shape.width, shape.state)
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        proprioception = state[:, : self.proprioception_size]
+        latent = state[:, self.proprioception_size :]
+        change = self.network(torch.cat([self.scale(proprioception), latent, action], dim=1))
+        step = change[:, : self.proprioception_size] * self.step_scale.std
+        return torch.cat(
+            [proprioception + step, latent + change[:, self.proprioception_size :]], dim=1
+        )
+
+
+class Policy(nn.Module):
+    """Mode-1: actions ``[N, A]`` in [-1, 1] for states ``[N, S]`` and goal latents ``[N, D]``."""
+
+    def __init__(self, shape: AgentShape) -> None:
+        super().__init__()
+        self.proprioception_size = 2 * shape.joints
+        self.scale = Scale(self.proprioception_size)
+        self.network = mlp(shape.state + shape.latent, 256, shape.actions)
+
+    def forward(self, state: Tensor, goal_latent: Tensor) -> Tensor:
+        proprioception = self.scale(state[:, : self.proprioception_size])
+        latent = state[:, self.proprioception_size :]
+        features = torch.cat([proprioception, latent, goal_latent - latent], dim=1)
+        return torch.tanh(self.network(features))
+
+
+class Readout(nn.Module):
+    """Positions ``[N, 3]`` (m) of latents ``[N, D]``: linear, plus a small MLP for the rest."""
+
+    def __init__(self, shape: AgentShape) -> None:
+        super().__init__()
+        self.scale = Scale(3)
+        self.linear = nn.Linear(shape.latent, 3)
+        self.rest = nn.Sequential(nn.Linear(shape.latent, 64), nn.Tanh(), nn.Linear(64, 3))
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return (self.linear(latent) + self.rest(latent)) * self.scale.std + self.scale.mean
+
+
+class GoalEncoder(nn.Module):
+    """Latents ``[N, D]`` of goal positions ``[N, 3]`` (m)."""
+
+    def __init__(self, shape: AgentShape) -> None:
+        super().__init__()
+        self.scale = Scale(3)
+        self.network = mlp(3, 128, shape.latent)
+
+    def forward(self, position: Tensor) -> Tensor:
+        return self.network(self.scale(position))
+
+
+class Agent(nn.Module):
+    """Everything that is trained, under the names of the bundle's graphs."""
+
+    def __init__(self, shape: AgentShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.encoder = Encoder(shape)
+        self.predictor = Predictor(shape)
+        self.inverse = mlp(2 * shape.latent, 128, shape.actions)
+        self.policy = Policy(shape)
+        self.readout = Readout(shape)
+        self.goal_encoder = GoalEncoder(shape)
+
+    def rollout(self, state: Tensor, actions: Tensor) -> Tensor:
+        """Imagined states ``[N, H, S]`` from ``[N, S]`` under actions ``[N, H, A]``."""
+        states = []
+        for action in actions.unbind(dim=1):
+            state = self.predictor(state, action)
+            states.append(state)
+        return torch.stack(states, dim=1)
+
+
+def mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    """Two hidden layers with LayerNorm."""
+    return nn.Sequential(
+        nn.Linear(inputs, width),
+        nn.LayerNorm(width),
+        nn.ReLU(),
+        nn.Linear(width, width),
+        nn.LayerNorm(width),
+        nn.ReLU(),
+        nn.Linear(width, outputs),
+    )

@@ -1,0 +1,217 @@
+"""Talks to a running agent: gives tasks and goals, stops and releases, listens. For tools and tests."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import PoseStamped
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from jepa_robot.nodes import messages
+from jepa_robot.nodes.messages import DATA, LATCHED
+from jepa_robot.robot.contract import RobotContract
+
+
+class AgentTimeout(TimeoutError):
+    """The agent did not do what was waited for; the message holds its last diagnostics."""
+
+
+class AgentClient:
+    """A user's side of the agent. A context manager; call from one thread only.
+
+    Args:
+        contract: of the robot that the agent drives.
+        namespace: of the agent.
+        watch: called while waiting, for example to respawn processes.
+    """
+
+    def __init__(
+        self,
+        contract: RobotContract,
+        namespace: str = "",
+        watch: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.contract, self._watch = contract, watch
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context)
+        self.node = Node("agent_client", namespace=namespace, context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self.status: dict = {}
+        self.safety_state: DiagnosticStatus | None = None
+        self.diagnostics: dict[str, DiagnosticStatus] = {}
+        self.commanded: np.ndarray | None = None
+        self.result: dict = {}
+        create = self.node.create_publisher
+        self._task = create(String, "task", DATA)
+        self._goal_pose = create(PoseStamped, "goal_pose", DATA)
+        self._goal_image = create(Image, "goal_image", DATA)
+        self._episode = create(String, "simulator/episode", DATA)
+        self._action = create(Image, "action", messages.COMMAND)
+        self._clients = {
+            name: self.node.create_client(Trigger, name)
+            for name in ("safety/stop", "safety/release", "memory/save")
+        }
+        self.listen(String, "task_status", self._on_status, LATCHED)
+        self.listen(DiagnosticStatus, "safety_state", self._on_safety_state, LATCHED)
+        self.listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
+        self.listen(JointTrajectory, "command_echo", self._on_echo, DATA)
+        self.listen(String, "simulator/result", self._on_result, LATCHED)
+
+    def __enter__(self) -> AgentClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
+
+    def listen(self, message_type: type, topic: str, callback: Callable, qos: Any) -> None:
+        self.node.create_subscription(message_type, topic, callback, qos)
+
+    def spin(self, seconds: float = 0.02) -> None:
+        """Let callbacks run for a moment."""
+        self._executor.spin_once(timeout_sec=seconds)
+        self._watch()
+
+    def wait(self, condition: Callable[[], Any], what: str, timeout: float = 30.0) -> Any:
+        """Spin until ``condition`` holds and return what it returned.
+
+        Raises:
+            AgentTimeout: names ``what`` was waited for and what the agent last said.
+        """
+        deadline = time.monotonic() + timeout
+        while not (value := condition()):
+            if time.monotonic() > deadline:
+                raise AgentTimeout(f"waited {timeout:g} s for {what}; {self.complaints()}")
+            self.spin()
+        return value
+
+    def complaints(self) -> str:
+        """What is not well, in the agent's own words."""
+        said = [
+            f"{name}: {status.message}"
+            for name, status in sorted(self.diagnostics.items())
+            if status.level != DiagnosticStatus.OK
+        ]
+        return "; ".join(said) or "no node complains"
+
+    # Tasks and goals.
+
+    def wait_until_ready(self, timeout: float = 60.0) -> None:
+        """Wait until every module is active under the start-up task."""
+        self.wait(lambda: self.status.get("in_force"), "the agent to be ready", timeout)
+
+    def set_task(self, text: str) -> None:
+        """A task's name or YAML, in force when this returns."""
+        self._ask(self._task, String(data=text), "the task")
+
+    def set_goal_position(self, position: Sequence[float]) -> None:
+        """A goal in m in the base frame, in force when this returns."""
+        pose = PoseStamped()
+        pose.header.frame_id = self.contract.base_frame
+        point = pose.pose.position
+        point.x, point.y, point.z = (float(v) for v in position)
+        pose.pose.orientation.w = 1.0
+        self._ask(self._goal_pose, pose, "the goal position")
+
+    def set_goal_image(self, images: Sequence[np.ndarray]) -> None:
+        """Goal images, one a camera, in force when this returns."""
+        message = messages.goal_image_message(images, self.contract.cameras[0], 0)
+        self._ask(self._goal_image, message, "the goal image")
+
+    def publish_task(self, text: str) -> None:
+        """Say a task without waiting for it, for example one that will be refused."""
+        self._match(self._task)
+        self._task.publish(String(data=text))
+
+    def publish_goal_pose(self, pose: PoseStamped) -> None:
+        self._match(self._goal_pose)
+        self._goal_pose.publish(pose)
+
+    def _ask(self, publisher: Any, message: Any, what: str) -> None:
+        self._match(publisher)
+        before = self.status.get("version", 0)
+        publisher.publish(message)
+
+        def is_settled() -> bool:
+            return self.status.get("version", 0) > before and (
+                self.status["in_force"] or self.status["refused"]
+            )
+
+        self.wait(is_settled, f"{what} to be in force")
+        if self.status["refused"]:
+            raise ValueError(f"{what} was refused: {self.status['refused']}")
+
+    def _match(self, publisher: Any) -> None:
+        self.wait(
+            lambda: publisher.get_subscription_count() > 0, f"a subscriber on {publisher.topic}"
+        )
+
+    # The safety stage, the simulator, and actions of one's own.
+
+    def call(self, name: str) -> str:
+        """Call ``safety/stop``, ``safety/release`` or ``memory/save``; returns what it answered."""
+        client = self._clients[name]
+        self.wait(client.service_is_ready, f"service {name}")
+        future = client.call_async(Trigger.Request())
+        self.wait(future.done, f"an answer of {name}")
+        answer = future.result()
+        if not answer.success:
+            raise ValueError(f"{name}: {answer.message}")
+        return answer.message
+
+    def place_arm(self, joints: np.ndarray, episode: str) -> None:
+        """Put a simulated arm at joints ``[J]`` (rad), at rest, with the safety stage holding it."""
+        self.call("safety/stop")
+        self.start_episode(episode, joints, 0)
+        self.wait(lambda: self.result.get("id") == episode, "the simulator to place the arm")
+        measured = np.array(self.result["joints"])
+
+        def is_held() -> bool:
+            self.call("safety/release")
+            for _ in range(10):
+                self.spin()
+                if self.commanded is not None and np.array_equal(self.commanded, measured):
+                    return True
+            return False
+
+        self.wait(is_held, "the safety stage to hold the placed arm")
+
+    def start_episode(self, episode: str, joints: np.ndarray | None, frames: int) -> None:
+        """Tell the simulator to place the arm (or not) and run ``frames`` frames in lock-step."""
+        start = None if joints is None else [float(v) for v in joints]
+        self._match(self._episode)
+        request = {"id": episode, "start": start, "frames": frames}
+        self._episode.publish(String(data=json.dumps(request)))
+
+    def act(self, action: np.ndarray, stamp: int, bundle: str) -> None:
+        """Publish an action ``[1, A]`` in the actor's place."""
+        self._action.publish(messages.tensor_message(action, stamp, bundle))
+
+    def _on_status(self, message: String) -> None:
+        self.status = json.loads(message.data)
+
+    def _on_safety_state(self, message: DiagnosticStatus) -> None:
+        self.safety_state = message
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            self.diagnostics[status.name] = status
+
+    def _on_echo(self, message: JointTrajectory) -> None:
+        self.commanded = np.array(message.points[0].positions)
+
+    def _on_result(self, message: String) -> None:
+        self.result = json.loads(message.data)

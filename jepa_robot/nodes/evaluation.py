@@ -1,0 +1,98 @@
+"""Evaluation through the ROS graph: real nodes in their processes, the simulator in lock-step."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
+
+from jepa_robot.evaluation import BASELINES, BaselinePolicy, EpisodeResult, judge_episode
+from jepa_robot.models import Bundle
+from jepa_robot.nodes import messages
+from jepa_robot.nodes.client import AgentClient
+from jepa_robot.robot.contract import RobotContract
+from jepa_robot_sim.tasks import Episode, Reach
+
+EPISODE_TIMEOUT = 120.0  # s
+
+
+class RosRunner:
+    """Runs episodes on a graph whose simulator is in lock-step and paused.
+
+    Args:
+        client: talks to that graph.
+        bundle: the one the graph runs.
+        judge: the task.
+        mode: ``1``, ``2``, or a baseline, which then acts in the actor's place.
+        goal: ``image`` or ``position``.
+        task: YAML of the task, without a goal.
+    """
+
+    def __init__(
+        self,
+        client: AgentClient,
+        bundle: Bundle,
+        judge: Reach,
+        mode: str,
+        goal: str,
+        task: str,
+    ) -> None:
+        self._client, self._bundle, self._judge = client, bundle, judge
+        self._contract: RobotContract = client.contract
+        self._mode, self._goal = mode, goal
+        self._actions: dict[int, np.ndarray] = {}
+        self._answered: dict[int, float] = {}
+        self._seen: dict[int, float] = {}
+        self._baseline: BaselinePolicy | None = None
+        many = messages.ACKNOWLEDGEMENTS
+        client.listen(Image, "action", self._on_action, many)
+        client.listen(JointTrajectory, "command_echo", self._on_echo, many)
+        client.listen(String, "simulator/ground_truth", self._on_truth, many)
+        client.wait_until_ready()
+        client.set_task(task)
+        self._count = 0
+
+    def run(self, episode: Episode, goal_images: list[np.ndarray], seed: int) -> EpisodeResult:
+        client = self._client
+        self._count += 1
+        client.place_arm(episode.start, f"place {self._count}")
+        if self._mode in BASELINES:
+            self._baseline = BaselinePolicy(self._mode, self._contract, episode.goal, seed)
+        elif self._goal == "image":
+            client.set_goal_image(goal_images)
+        else:
+            client.set_goal_position(episode.goal)
+        for kept in (self._actions, self._answered, self._seen):
+            kept.clear()
+        name = f"episode {self._count}"
+        client.start_episode(name, None, self._judge.steps)
+        client.wait(lambda: client.result.get("id") == name, name, EPISODE_TIMEOUT)
+        client.wait(lambda: len(self._actions) >= self._judge.steps, "the episode's actions")
+        stamps = sorted(self._actions)[: self._judge.steps]
+        times = [self._answered[s] - self._seen[s] for s in stamps if s in self._answered]
+        actions = [self._actions[stamp] for stamp in stamps]
+        position = np.array(client.result["ee_position"])
+        return judge_episode(self._judge, position, episode, actions, times)
+
+    def _on_action(self, message: Image) -> None:
+        size = self._bundle.action_size
+        stamp = messages.from_time(message.header.stamp)
+        self._actions[stamp] = messages.read_tensor(message, "action", size)[0]
+
+    def _on_echo(self, message: JointTrajectory) -> None:
+        self._answered.setdefault(messages.from_time(message.header.stamp), time.monotonic())
+
+    def _on_truth(self, message: String) -> None:
+        truth = json.loads(message.data)
+        stamp = truth["stamp"]
+        self._seen.setdefault(stamp, time.monotonic())
+        if self._baseline is None:
+            return
+        if stamp not in self._actions:
+            action = self._baseline.act(np.array(truth["ee_position"]))
+            self._actions[stamp] = action[0]
+        self._client.act(self._actions[stamp][None], stamp, self._bundle.id)

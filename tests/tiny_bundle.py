@@ -1,0 +1,122 @@
+"""A model bundle of a few matrices, built in a moment: for tests that need no trained weights.
+
+Its latent is the mean colour of each camera; its policy drives the first joints' latents together.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from jepa_robot.models import write_manifest
+from jepa_robot.robot.contract import RobotContract
+
+OPSET = 17
+
+
+def build(path: Path, contract: RobotContract, name: str = "tiny", seed: int = 0) -> Path:
+    """Write a bundle that fits ``contract`` into ``path``."""
+    path.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    cameras, joints, actions = len(contract.cameras), len(contract.joints), contract.actions.size
+    latent = 3 * cameras
+    state = 2 * joints + latent
+
+    def weights(rows: int, columns: int) -> np.ndarray:
+        return (0.1 * rng.standard_normal((rows, columns))).astype(np.float32)
+
+    _encoder(path, cameras, joints, latent)
+    step = np.zeros((actions, state), np.float32)
+    step[:, :actions] = 0.01 * np.eye(actions)
+    step[:, 2 * joints :] = weights(actions, latent)
+    _graph(
+        path / "predictor.onnx",
+        {"state": state, "action": actions},
+        ("next_state", state),
+        [
+            helper.make_node("MatMul", ["action", "w"], ["change"]),
+            helper.make_node("Add", ["state", "change"], ["next_state"]),
+        ],
+        {"w": step},
+    )
+    pick = np.zeros((state, latent), np.float32)
+    pick[2 * joints :] = np.eye(latent)
+    _graph(
+        path / "policy.onnx",
+        {"state": state, "goal_latent": latent},
+        ("action", actions),
+        [
+            helper.make_node("MatMul", ["state", "pick"], ["latent"]),
+            helper.make_node("Sub", ["goal_latent", "latent"], ["error"]),
+            helper.make_node("MatMul", ["error", "w"], ["raw"]),
+            helper.make_node("Tanh", ["raw"], ["action"]),
+        ],
+        {"pick": pick, "w": 10 * weights(latent, actions)},
+    )
+    for graph, source, target, sizes in (
+        ("readout", "latent", "position", (latent, 3)),
+        ("goal_encoder", "position", "latent", (3, latent)),
+    ):
+        _graph(
+            path / f"{graph}.onnx",
+            {source: sizes[0]},
+            (target, sizes[1]),
+            [helper.make_node("MatMul", [source, "w"], [target])],
+            {"w": weights(*sizes)},
+        )
+    camera = contract.cameras[0]
+    write_manifest(
+        path,
+        {
+            "name": name,
+            "latent_size": latent,
+            "image_size": [camera.crop[3], camera.crop[2]],
+            **contract.interface(),
+            "opset": OPSET,
+            "data": {},
+            "command": "tests/tiny_bundle.py",
+            "results": {},
+        },
+    )
+    return path
+
+
+def _encoder(path: Path, cameras: int, joints: int, latent: int) -> None:
+    nodes = [
+        helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["floats"], ["means"], axes=[2, 3], keepdims=0),
+        helper.make_node("Reshape", ["means", "shape"], ["flat"]),
+        helper.make_node("Mul", ["flat", "scale"], ["latent"]),
+        helper.make_node("Concat", ["proprioception", "latent"], ["state"], axis=1),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("images", TensorProto.UINT8, ["B", cameras, "h", "w", 3]),
+        helper.make_tensor_value_info("proprioception", TensorProto.FLOAT, ["B", 2 * joints]),
+    ]
+    outputs = [helper.make_tensor_value_info("state", TensorProto.FLOAT, ["B", None])]
+    constants = {
+        "shape": np.array([-1, latent], np.int64),
+        "scale": np.array(1 / 255, np.float32),
+    }
+    _save(path / "encoder.onnx", nodes, inputs, outputs, constants)
+
+
+def _graph(path: Path, inputs: dict, output: tuple, nodes: list, constants: dict) -> None:
+    ins = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size])
+        for name, size in inputs.items()
+    ]
+    out = [helper.make_tensor_value_info(output[0], TensorProto.FLOAT, ["N", output[1]])]
+    _save(path, nodes, ins, out, constants)
+
+
+def _save(path: Path, nodes: list, inputs: list, outputs: list, constants: dict) -> None:
+    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, path.stem, inputs, outputs, tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+    model.ir_version = 8
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
