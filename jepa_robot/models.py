@@ -213,7 +213,7 @@ def _is_usable(provider: str) -> bool:
 
 
 def difference(field: str, actual: Any, expected: Any, holder: str = "bundle") -> str | None:
-    """The first difference between a holder's and the robot's JSON value, in words; None if none."""
+    """The first difference between a holder's and the robot's JSON value, in words."""
     if isinstance(expected, dict) and isinstance(actual, dict):
         for key in expected:
             found = difference(f"{field}.{key}", actual.get(key), expected[key], holder)

@@ -87,9 +87,7 @@ def collect(
     temporary.mkdir(parents=True)
     try:
         blocks = [
-            _Block(
-                contract, temporary, seed, n, min(BLOCK_EPISODES, episodes - first), image_size
-            )
+            _Block(contract, temporary, seed, n, min(BLOCK_EPISODES, episodes - first), image_size)
             for n, first in enumerate(range(0, episodes, BLOCK_EPISODES))
         ]
         done = 0

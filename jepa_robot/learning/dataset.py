@@ -106,12 +106,7 @@ def load_dataset(folder: str | Path, interface: dict | None = None) -> Dataset:
                     f"[episodes, {', '.join(map(str, first[name].shape[1:]))}]"
                 )
     if interface is not None:
-        mismatch = next(
-            filter(None, (difference(k, first["interface"].get(k), v, "data")
-                          for k, v in interface.items())), None
-        )
-        if mismatch:
-            raise InvalidDataset(f"{folder}: was collected with another robot: {mismatch}")
+        check_interface(str(folder), first["interface"], interface)
     joined = {name: np.concatenate([s.pop(name) for s in shards]) for name in ARRAYS}
     proprioception = np.concatenate([joined["positions"], joined["velocities"]], axis=-1)
     for name, array in (("proprioception", proprioception), ("actions", joined["actions"])):
@@ -125,6 +120,18 @@ def load_dataset(folder: str | Path, interface: dict | None = None) -> Dataset:
         first["interface"],
         first["seed"],
     )
+
+
+def check_interface(source: str, actual: dict, expected: dict) -> None:
+    """Compare what ``source`` was recorded with to a robot's ``RobotContract.interface()``.
+
+    Raises:
+        InvalidDataset: names the first joint, camera, action channel or rate that differs.
+    """
+    for field, value in expected.items():
+        mismatch = difference(field, actual.get(field), value, holder="data")
+        if mismatch:
+            raise InvalidDataset(f"{source}: is of another robot: {mismatch}")
 
 
 def _read_shard(path: Path) -> dict:

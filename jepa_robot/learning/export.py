@@ -12,13 +12,14 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from jepa_robot.learning.dataset import Dataset
+from jepa_robot.learning.checkpoint import Samples, load_checkpoint
+from jepa_robot.learning.dataset import check_interface
 from jepa_robot.learning.networks import Agent
 from jepa_robot.models import write_manifest
+from jepa_robot.robot.contract import RobotContract
 
 OPSET = 17
-TOLERANCE = {"encoder": 1e-3, "predictor": 1e-3, "policy": 1e-4, "readout": 1e-4}
-PARITY_FRAMES = 64
+TOLERANCE = 1e-4  # of any output: rad, rad/s, m, latent units of about 1 or actions in [-1, 1]
 
 
 class ParityError(RuntimeError):
@@ -36,14 +37,52 @@ class _Perception(nn.Module):
         return torch.cat([proprioception, self.encoder(images)], dim=1)
 
 
-def write_bundle(agent: Agent, data: Dataset, folder: str | Path, manifest: dict) -> dict:
+def export(
+    run_folder: str | Path,
+    bundle_folder: str | Path,
+    contract: RobotContract,
+    name: str,
+    command: str,
+) -> dict:
+    """Write the bundle of a finished training run.
+
+    Args:
+        run_folder: made by `jepa_robot.learning.pipeline.train_all`.
+        bundle_folder: must not exist.
+        contract: the robot it is for.
+        name: the bundle's; its id is this and a hash.
+        command: recorded in the manifest.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        FileExistsError: if ``bundle_folder`` exists.
+        FileNotFoundError, InvalidCheckpoint: there is no such run, or it is damaged.
+        InvalidDataset: the run was trained on data of another robot; names what differs.
+        ParityError: a graph differs from torch by more than its tolerance.
+    """
+    checkpoint = load_checkpoint(run_folder)
+    check_interface(str(run_folder), checkpoint.record["interface"], contract.interface())
+    record = {
+        **contract.interface(),
+        "name": name,
+        "command": command,
+        "data": checkpoint.record["data"],
+        "recipe": checkpoint.record["recipe"],
+        "results": checkpoint.record["results"],
+    }
+    return write_bundle(checkpoint.agent, checkpoint.samples, bundle_folder, record)
+
+
+def write_bundle(agent: Agent, samples: Samples, folder: str | Path, manifest: dict) -> dict:
     """Export every graph into a new folder, which appears when it is complete and checked.
 
     Args:
         agent: the trained networks.
-        data: real frames and actions for the parity check; gives the robot's interface.
+        samples: real frames and actions for the parity check.
         folder: the bundle to make; must not exist.
-        manifest: ``name`` and whatever else is to be recorded.
+        manifest: ``name``, the robot's interface, and what else is to be recorded.
 
     Returns:
         The manifest as written, with ``parity``: the largest absolute difference a graph.
@@ -58,7 +97,7 @@ def write_bundle(agent: Agent, data: Dataset, folder: str | Path, manifest: dict
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     temporary.mkdir(parents=True)
     try:
-        graphs = _graphs(agent.eval(), data)
+        graphs = _graphs(agent.eval(), samples)
         for name, (module, inputs, output) in graphs.items():
             _export(module, inputs, output, temporary / f"{name}.onnx")
         parity = {name: _parity(temporary, name, *graph[:2]) for name, graph in graphs.items()}
@@ -66,7 +105,6 @@ def write_bundle(agent: Agent, data: Dataset, folder: str | Path, manifest: dict
             temporary,
             {
                 **manifest,
-                **data.interface,
                 "latent_size": agent.shape.latent,
                 "image_size": list(agent.shape.image_size),
                 "opset": OPSET,
@@ -81,14 +119,9 @@ def write_bundle(agent: Agent, data: Dataset, folder: str | Path, manifest: dict
 
 
 @torch.no_grad()
-def _graphs(agent: Agent, data: Dataset) -> dict[str, tuple[nn.Module, dict[str, Tensor], str]]:
+def _graphs(agent: Agent, samples: Samples) -> dict[str, tuple[nn.Module, dict[str, Tensor], str]]:
     """Each graph's module, its inputs made of real data, and the name of its output."""
-    rng = np.random.default_rng(0)
-    episode = rng.integers(data.episodes, size=PARITY_FRAMES)
-    step = rng.integers(data.actions.shape[1], size=PARITY_FRAMES)
-    images = torch.from_numpy(data.images[episode, step])
-    proprioception = torch.from_numpy(data.proprioception[episode, step])
-    action = torch.from_numpy(data.actions[episode, step])
+    images, proprioception, action = samples.images, samples.proprioception, samples.actions
     perception = _Perception(agent.encoder)
     state = perception(images, proprioception)
     latent = state[:, 2 * agent.shape.joints :].contiguous()
@@ -131,9 +164,8 @@ def _parity(folder: Path, name: str, module: nn.Module, inputs: dict[str, Tensor
         expected = module(*batch.values()).numpy()
         actual = session.run(None, {key: value.numpy() for key, value in batch.items()})[0]
         worst = max(worst, float(np.abs(actual - expected).max()))
-    tolerance = TOLERANCE.get(name, 1e-3)
-    if not worst <= tolerance:
+    if not worst <= TOLERANCE:
         raise ParityError(
-            f"{name}.onnx differs from torch by up to {worst:.2e}, expected at most {tolerance:g}"
+            f"{name}.onnx differs from torch by up to {worst:.2e}, expected at most {TOLERANCE:g}"
         )
     return worst

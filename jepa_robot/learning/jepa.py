@@ -9,12 +9,9 @@ The encoder's latents are both input and target (no stop-gradient, no moving ave
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,15 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jepa_robot.energy import SIGReg, VICReg
-from jepa_robot.learning.dataset import Dataset, load_dataset
+from jepa_robot.learning.dataset import Dataset
 from jepa_robot.learning.networks import Agent, AgentShape
+from jepa_robot.learning.optimize import Optimizer
 
-Progress = Callable[[str, int, int], None]
+Progress = Callable[[int, int], None]
 REGULARIZERS = ("vicreg", "sigreg", "none")
 PRECISIONS = ("bfloat16", "float32")  # of the convolutions, in training only
-WARM_UP = 50  # iterations
-GRADIENT_NORM = 5.0
-VALIDATION_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -84,12 +79,7 @@ def train_jepa(data: Dataset, config: JEPAConfig, progress: Progress | None = No
     parameters = [
         p for m in (agent.encoder, agent.predictor, agent.inverse) for p in m.parameters()
     ]
-    optimizer = torch.optim.AdamW(
-        parameters, config.learning_rate, weight_decay=config.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: warm_up_cosine(step, config.iterations)
-    )
+    optimizer = Optimizer(parameters, config.iterations, config.learning_rate, config.weight_decay)
     starts = data.starts(config.horizon)
     for iteration in range(config.iterations):
         chosen = starts[rng.integers(len(starts), size=config.batch)]
@@ -97,13 +87,9 @@ def train_jepa(data: Dataset, config: JEPAConfig, progress: Progress | None = No
             torch.from_numpy, data.windows(chosen, config.horizon)
         )
         loss = jepa_loss(agent, config, regularizer, images, proprioception, actions)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM)
-        optimizer.step()
-        schedule.step()
+        optimizer.step(loss)
         if progress is not None:
-            progress("jepa", iteration + 1, config.iterations)
+            progress(iteration + 1, config.iterations)
     return agent.eval()
 
 
@@ -152,11 +138,6 @@ def make_regularizer(config: JEPAConfig) -> nn.Module | None:
     return None
 
 
-def warm_up_cosine(step: int, total: int) -> float:
-    """Factor of the learning rate."""
-    return min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * min(step / total, 1)))
-
-
 def shape_of(data: Dataset, config: JEPAConfig) -> AgentShape:
     return AgentShape(
         cameras=data.images.shape[2],
@@ -179,7 +160,9 @@ def fit_scales(agent: Agent, data: Dataset) -> None:
 def encode(agent: Agent, data: Dataset, batch: int = 512) -> np.ndarray:
     """Latents ``[E, T+1, D]`` of every frame."""
     flat = data.images.reshape(-1, *data.images.shape[2:])
-    chunks = [agent.encoder(torch.from_numpy(flat[i : i + batch])) for i in range(0, len(flat), batch)]
+    chunks = [
+        agent.encoder(torch.from_numpy(flat[i : i + batch])) for i in range(0, len(flat), batch)
+    ]
     return torch.cat(chunks).reshape(*data.images.shape[:2], -1).numpy()
 
 

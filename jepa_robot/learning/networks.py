@@ -33,17 +33,16 @@ class SpatialSoftmax(nn.Module):
     Takes ``[B, K, H, W]`` and returns the expected coordinates ``[B, 2K]``, each in [-1, 1].
     """
 
-    def __init__(self) -> None:
+    def __init__(self, height: int, width: int) -> None:
         super().__init__()
         self.log_temperature = nn.Parameter(torch.zeros(()))
-
-    def forward(self, maps: Tensor) -> Tensor:
-        height, width = maps.shape[-2:]
-        logits = (maps * self.log_temperature.exp()).flatten(2)
-        weights = torch.softmax(logits, dim=-1)
         x = torch.linspace(-1, 1, width).repeat(height)
         y = torch.linspace(-1, 1, height).repeat_interleave(width)
-        return (weights @ torch.stack([x, y], dim=1)).flatten(1)
+        self.register_buffer("grid", torch.stack([x, y], dim=1), persistent=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        logits = (maps * self.log_temperature.exp()).flatten(2)
+        return (torch.softmax(logits, dim=-1) @ self.grid).flatten(1)
 
 
 class Encoder(nn.Module):
@@ -63,7 +62,9 @@ class Encoder(nn.Module):
             nn.ReLU(),
             nn.Conv2d(32, MAPS, 1),
         ).to(memory_format=torch.channels_last)
-        self.keypoints = SpatialSoftmax()
+        with torch.no_grad():
+            maps = self.convolutions(torch.zeros(1, 3, *shape.image_size))
+        self.keypoints = SpatialSoftmax(*maps.shape[-2:])
         self.head = nn.Sequential(
             nn.Linear(2 * MAPS * shape.cameras, 256),
             nn.LayerNorm(256),
@@ -76,7 +77,10 @@ class Encoder(nn.Module):
         batch = images.shape[0]
         height, width = self.image_size
         pixels = images.reshape(-1, height, width, 3).permute(0, 3, 1, 2).float() / 127.5 - 1
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.training and self.uses_bfloat16):
+        if self.training and self.uses_bfloat16:
+            with torch.autocast("cpu", torch.bfloat16):
+                maps = self.convolutions(pixels)
+        else:
             maps = self.convolutions(pixels)
         return self.head(self.keypoints(maps.float()).reshape(batch, -1))
 
@@ -99,7 +103,7 @@ class Scale(nn.Module):
 
 
 class Predictor(nn.Module):
-    """``s[t+1] = s[t] + f(s[t], a[t])``: a residual MLP on scaled states, ``[N, S]``, ``[N, A]``."""
+    """``s[t+1] = s[t] + f(s[t], a[t])``: a residual MLP on scaled states."""
 
     def __init__(self, shape: AgentShape) -> None:
         super().__init__()

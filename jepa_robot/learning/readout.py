@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import nn
 
 from jepa_robot.learning.dataset import Dataset
 from jepa_robot.learning.networks import Agent
+from jepa_robot.learning.optimize import Optimizer
 
 READOUT_ITERATIONS = 1500
 GOAL_ITERATIONS = 1500
 
 
-def train_readout(
-    agent: Agent, data: Dataset, latents: np.ndarray, labels: int, seed: int
-) -> None:
+def train_readout(agent: Agent, data: Dataset, latents: np.ndarray, labels: int, seed: int) -> None:
     """Fit the readout on ``labels`` random frames' true positions; the latents stay as they are."""
     rng = np.random.default_rng(seed)
     flat = latents.reshape(-1, latents.shape[-1])
@@ -25,29 +23,27 @@ def train_readout(
     readout = agent.readout
     readout.scale.fit(positions)
     noise = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(readout.parameters(), 1e-2, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, READOUT_ITERATIONS)
+    optimizer = Optimizer(readout.parameters(), READOUT_ITERATIONS, 1e-2, weight_decay=1e-2)
     target = readout.scale(positions)
     for _ in range(READOUT_ITERATIONS):
         jitter = 0.01 * torch.randn(inputs.shape, generator=noise)
         error = readout.scale(readout(inputs + jitter)) - target
-        step(optimizer, schedule, error.square().mean())
+        optimizer.step(error.square().mean())
 
 
 def train_goal_encoder(agent: Agent, latents: np.ndarray, seed: int) -> None:
-    """Fit the goal encoder on pairs of a frame's readout and its latent: no labels."""
+    """Fit the goal encoder on pairs of a frame's readout and its latent ``[..., D]``: no labels."""
     rng = np.random.default_rng(seed)
     flat = torch.from_numpy(latents.reshape(-1, latents.shape[-1]))
     with torch.no_grad():
         positions = agent.readout(flat)
     goal_encoder = agent.goal_encoder
     goal_encoder.scale.fit(positions)
-    optimizer = torch.optim.AdamW(goal_encoder.parameters(), 3e-3, weight_decay=1e-5)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, GOAL_ITERATIONS)
+    optimizer = Optimizer(goal_encoder.parameters(), GOAL_ITERATIONS, 3e-3)
     for _ in range(GOAL_ITERATIONS):
         chosen = torch.from_numpy(rng.integers(len(flat), size=512))
         error = goal_encoder(positions[chosen]) - flat[chosen]
-        step(optimizer, schedule, error.square().mean())
+        optimizer.step(error.square().mean())
 
 
 @torch.no_grad()
@@ -58,10 +54,3 @@ def readout_quality(agent: Agent, data: Dataset, latents: np.ndarray) -> tuple[f
     residual = np.sum((read - positions) ** 2)
     total = np.sum((positions - positions.mean(axis=0)) ** 2)
     return float(1 - residual / total), float(np.linalg.norm(read - positions, axis=1).mean())
-
-
-def step(optimizer: torch.optim.Optimizer, schedule, loss: torch.Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    schedule.step()

@@ -1,0 +1,177 @@
+"""Compiles Mode-2 into Mode-1: a policy that imitates the planner's actions.
+
+"A Path Towards Autonomous Machine Intelligence" (LeCun, 2022), section 3.1.3. The planner that
+labels is the run-time one, on the exported graphs. After a first round on recorded states, the
+policy is rolled out in the world model and the planner labels where it went, noise included
+(DAgger, Ross et al. 2011, in imagination): no simulator is needed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from jepa_robot.learning.networks import Agent
+from jepa_robot.learning.optimize import Optimizer
+from jepa_robot.models import Bundle
+from jepa_robot.modules.actor import MODE_2, Actor, ActorConfig
+from jepa_robot.modules.cost import Cost, CostConfig
+from jepa_robot.modules.world_model import WorldModel
+from jepa_robot.robot.contract import RobotContract
+
+WEIGHTS = {"goal_latent": 1.0, "effort": 0.002, "joint_limits": 1.0}
+NEAREST_OF = (1, 8, 64, 512)  # goals: the nearest of so many random frames, in latent distance
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Settings: planner's decisions a round, rounds, optimiser steps a round."""
+
+    decisions: int = 2000
+    rounds: int = 3
+    iterations: int = 2000
+    batch: int = 256
+    learning_rate: float = 1e-3
+    imagined_steps: int = 20
+    noise: float = 0.3  # standard deviation of the action noise in imagination
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            low = 0 if field.name in ("seed", "noise") else 1e-9
+            whole = isinstance(value, int) or field.type == "float"
+            if isinstance(value, bool) or not whole or value < low:
+                raise ValueError(f"distill.{field.name} is {value!r}, expected a number above 0")
+
+
+def distill(
+    agent: Agent,
+    bundle: Bundle,
+    contract: RobotContract,
+    states: np.ndarray,
+    config: DistillConfig,
+    progress: Callable[[int, int], None] | None = None,
+) -> float:
+    """Train the agent's policy.
+
+    Args:
+        agent: its policy is trained in place, everything else is left as it is.
+        bundle: the same networks, exported: what the planner imagines with.
+        contract: the robot of the bundle.
+        states: ``[M, S]``, encoded frames; their latents serve as goals too.
+        config: settings.
+        progress: called with labelled decisions done and wanted.
+
+    Returns:
+        Mean squared difference between policy and planner on the last round's states, before they
+        were learned from.
+    """
+    rng = np.random.default_rng(config.seed)
+    torch.manual_seed(config.seed)
+    planner = _Planner(bundle, contract, config.seed)
+    total = config.decisions * config.rounds
+    inputs, goals, labels = [], [], []
+    held_out = float("nan")
+    for round_number in range(config.rounds):
+        state, goal = sample_pairs(agent, states, config.decisions, rng)
+        if round_number > 0:
+            state = imagine(agent, state, goal, config, rng)
+        label = np.empty((len(state), agent.shape.actions), np.float32)
+        for index in range(len(state)):
+            label[index] = planner.decide(state[index : index + 1], goal[index])
+            if progress is not None:
+                progress(round_number * config.decisions + index + 1, total)
+        with torch.no_grad():
+            actions = agent.policy(torch.from_numpy(state), torch.from_numpy(goal)).numpy()
+        held_out = float(np.mean((actions - label) ** 2))
+        inputs.append(state)
+        goals.append(goal)
+        labels.append(label)
+        fit_policy(agent, *map(np.concatenate, (inputs, goals, labels)), config, rng)
+    return held_out
+
+
+def sample_pairs(
+    agent: Agent, states: np.ndarray, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Recorded states ``[count, S]`` and goal latents ``[count, D]``, from near to far.
+
+    Half of the goals are a frame's latent, as a goal image gives it, and half what the goal encoder
+    gives for the same place.
+    """
+    latents = states[:, 2 * agent.shape.joints :]
+    chosen = rng.integers(len(states), size=count)
+    goals = np.empty((count, latents.shape[1]), np.float32)
+    for index, state in enumerate(chosen):
+        candidates = rng.integers(len(states), size=rng.choice(NEAREST_OF))
+        distance = np.square(latents[candidates] - latents[state]).sum(axis=1)
+        goals[index] = latents[candidates[distance.argmin()]]
+    with torch.no_grad():
+        encoded = agent.goal_encoder(agent.readout(torch.from_numpy(goals))).numpy()
+    is_encoded = rng.uniform(size=(count, 1)) < 0.5
+    return states[chosen], np.where(is_encoded, encoded, goals)
+
+
+@torch.no_grad()
+def imagine(
+    agent: Agent,
+    states: np.ndarray,
+    goals: np.ndarray,
+    config: DistillConfig,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Where the policy, with noise, takes states ``[N, S]`` in the world model; ``[N, S]``."""
+    state, goal = torch.from_numpy(states), torch.from_numpy(goals)
+    length = torch.from_numpy(rng.integers(1, config.imagined_steps + 1, size=(len(states), 1)))
+    for step in range(config.imagined_steps):
+        noise = torch.from_numpy(rng.normal(0, config.noise, (len(states), agent.shape.actions)))
+        action = (agent.policy(state, goal) + noise.float()).clamp(-1, 1)
+        state = torch.where(step < length, agent.predictor(state, action), state)
+    return state.numpy()
+
+
+def fit_policy(
+    agent: Agent,
+    states: np.ndarray,
+    goals: np.ndarray,
+    labels: np.ndarray,
+    config: DistillConfig,
+    rng: np.random.Generator,
+) -> None:
+    """Regress the planner's actions ``[N, A]``."""
+    state, goal, label = map(torch.from_numpy, (states, goals, labels))
+    optimizer = Optimizer(
+        agent.policy.parameters(), config.iterations, config.learning_rate, weight_decay=1e-4
+    )
+    for _ in range(config.iterations):
+        chosen = torch.from_numpy(rng.integers(len(label), size=config.batch))
+        action = agent.policy(state[chosen], goal[chosen])
+        optimizer.step(functional.mse_loss(action, label[chosen]))
+
+
+class _Planner:
+    """Mode-2 as it runs, asked for one decision after another, each from scratch."""
+
+    def __init__(self, bundle: Bundle, contract: RobotContract, seed: int) -> None:
+        self._latent_size, self._seed = bundle.latent_size, seed
+        self._cost = Cost(bundle, contract)
+        self._actor = Actor(bundle, WorldModel(bundle), self._cost)
+
+    def decide(self, state: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        """``[A]`` for a state ``[1, S]`` and a goal latent ``[D]``."""
+        self._cost.configure(
+            CostConfig.from_section(
+                {"weights": WEIGHTS, "goal": {"latent": goal}}, self._latent_size
+            )
+        )
+        self._seed += 1
+        self._actor.configure(
+            ActorConfig.from_section({"mode": MODE_2, "seed": self._seed}, self._latent_size)
+        )
+        return self._actor.act(state)[0]
