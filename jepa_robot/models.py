@@ -35,8 +35,9 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 GRAPHS = ("encoder", "predictor", "policy", "readout", "goal_encoder")
 FIELDS = (
-    "id latent_size image_size joints cameras actions time_step opset files data command results"
-).split()
+    *("id", "latent_size", "image_size", "joints", "cameras", "actions", "time_step"),
+    *("opset", "files", "data", "command", "results"),
+)
 POSE_TOLERANCE = 1e-3
 
 

@@ -107,7 +107,7 @@ class ProcessGroup:
                 stderr=subprocess.STDOUT if self._logs else None,
                 env=self._environment,
                 start_new_session=True,  # Ctrl-C is for us; we pass it on
-                preexec_fn=_end_with_parent,  # noqa: PLW1509
+                preexec_fn=_end_with_parent,
             )
 
 

@@ -36,10 +36,16 @@ class Reach:
 
     def sample(self, rng: np.random.Generator) -> Episode:
         """A start and a goal, uniform in the workspace at the task's distance."""
+        start = self.sample_position(rng)
+        goal = self.sample_from(start, rng)
+        return Episode(self.joints_at(start), goal, self.joints_at(goal))
+
+    def sample_from(self, start: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A goal at the task's distance from ``start`` (m)."""
         while True:
-            start, goal = self.sample_position(rng), self.sample_position(rng)
+            goal = self.sample_position(rng)
             if self.distance[0] <= np.linalg.norm(goal - start) <= self.distance[1]:
-                return Episode(self.joints_at(start), goal, self.joints_at(goal))
+                return goal
 
     def sample_position(self, rng: np.random.Generator) -> np.ndarray:
         return rng.uniform(self.lower + MARGIN, self.upper - MARGIN)

@@ -37,6 +37,13 @@ class Task:
     goal_position: tuple[float, ...] | None = None
     goal_latent: tuple[float, ...] | None = None
 
+    @property
+    def goal(self) -> str:
+        """``position``, ``image`` or ``none``; without a goal the arm holds."""
+        if self.goal_position is not None:
+            return "position"
+        return "none" if self.goal_latent is None else "image"
+
 
 def load_task(text: str) -> Task:
     """A task from its name (``config/tasks``), the path of a YAML file, or YAML itself.

@@ -59,9 +59,14 @@ class Perception:
             raise InvalidObservation(
                 f"joint states hold {proprioception.tolist()}, expected finite numbers"
             )
-        return self._encoder(
+        state = self._encoder(
             images=images[None], proprioception=proprioception[None].astype(np.float32)
         )
+        if not np.isfinite(state).all():
+            raise InvalidObservation(
+                f"the encoder of {self.bundle.id} gave NaN or infinity, expected finite numbers"
+            )
+        return state
 
     def encode_goal(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """The latent ``[1, D]`` of goal images, one a camera.

@@ -1,4 +1,4 @@
-"""Talks to a running agent: gives tasks and goals, stops and releases, listens. For tools and tests."""
+"""Talks to a running agent: gives tasks and goals, stops, releases and listens."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ class AgentClient:
         return answer.message
 
     def place_arm(self, joints: np.ndarray, episode: str) -> None:
-        """Put a simulated arm at joints ``[J]`` (rad), at rest, with the safety stage holding it."""
+        """Put a simulated arm at joints ``[J]`` (rad), at rest, held by the safety stage."""
         self.call("safety/stop")
         self.start_episode(episode, joints, 0)
         self.wait(lambda: self.result.get("id") == episode, "the simulator to place the arm")

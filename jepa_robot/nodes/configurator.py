@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.msg import State, Transition
@@ -16,7 +19,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from jepa_robot.modules.actor import MODES
+from jepa_robot.modules.actor import MODES, OFF
 from jepa_robot.modules.configurator import Configurator, InvalidTask, Task, load_task
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.base import STEADY, AgentNode, main
@@ -102,11 +105,12 @@ class ConfiguratorNode(AgentNode):
         self.declare_parameter("managed_nodes", MANAGED)
         self._supervised = [Supervised(self, name) for name in self.parameter("managed_nodes")]
         self._task: Task | None = None
+        self._is_active = False
+        self._sent_version = 0
         self._acknowledged: dict[str, str] = {}
         self._status_text = ""
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_timer(SUPERVISION_PERIOD, self._supervise, clock=STEADY)
-        self._sent_version = 0
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
@@ -117,9 +121,12 @@ class ConfiguratorNode(AgentNode):
 
     def connect(self) -> None:
         self.subscribe(String, "configuration_ack", self._on_ack, ACKNOWLEDGEMENTS)
-        self.subscribe(String, "task", lambda m: self._take(load_task(m.data)), DATA)
-        self.subscribe(PoseStamped, "goal_pose", self._on_goal_pose, DATA)
-        self.subscribe(Image, "goal_image", self._on_goal_image, DATA)
+        for message_type, topic, read in (
+            (String, "task", lambda message: load_task(message.data)),
+            (PoseStamped, "goal_pose", self._with_goal_pose),
+            (Image, "goal_image", self._with_goal_image),
+        ):
+            self.subscribe(message_type, topic, partial(self._on_request, read), DATA)
         if self._task is None and self.parameter("task"):
             try:
                 self._take(self._with_mode(load_task(self.parameter("task"))))
@@ -127,21 +134,33 @@ class ConfiguratorNode(AgentNode):
                 self.diagnostics.error(str(error))
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        result = super().on_activate(state)
-        self._publish_status()
-        return result
+        self._is_active = True
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._is_active = False
+        return super().on_deactivate(state)
 
     def _with_mode(self, task: Task) -> Task:
         mode = self.parameter("mode")
         return replace(task, mode=mode) if mode else task
 
-    def _on_goal_pose(self, message: PoseStamped) -> None:
-        position = messages.read_goal_pose(message, self.contract)
-        self._take(self._configurator.with_position(self._need_task("goal_pose"), position))
+    def _on_request(self, read: Callable[[Any], Task], message: Any) -> None:
+        """Take up what a user asks for; what cannot be taken up puts the arm on hold."""
+        try:
+            self._take(read(message))
+        except ValueError:
+            if self._task is not None:
+                self._publish_configuration(replace(self._task, mode=OFF))
+            raise
 
-    def _on_goal_image(self, message: Image) -> None:
+    def _with_goal_pose(self, message: PoseStamped) -> Task:
+        position = messages.read_goal_pose(message, self.contract)
+        return self._configurator.with_position(self._need_task("goal_pose"), position)
+
+    def _with_goal_image(self, message: Image) -> Task:
         images = messages.read_goal_image(message, self.contract.cameras)
-        self._take(self._configurator.with_image(self._need_task("goal_image"), images))
+        return self._configurator.with_image(self._need_task("goal_image"), images)
 
     def _need_task(self, topic: str) -> Task:
         if self._task is None:
@@ -150,8 +169,12 @@ class ConfiguratorNode(AgentNode):
 
     def _take(self, task: Task) -> None:
         """Put a task in force for all modules, from the next observation on."""
-        sections = self._configurator.sections(task)
+        self._publish_configuration(task)
         self._task = task
+
+    def _publish_configuration(self, task: Task) -> None:
+        sections = self._configurator.sections(task)
+        self._said = {"task": task.name, "mode": task.mode, "goal": task.goal}
         self._sent_version += 1
         self._acknowledged = {}
         configuration = {
@@ -185,6 +208,8 @@ class ConfiguratorNode(AgentNode):
             self._publish_status()
 
     def _supervise(self) -> None:
+        if not self._is_active:
+            return
         now = time.monotonic()
         for node in self._supervised:
             node.step(now)
@@ -198,12 +223,11 @@ class ConfiguratorNode(AgentNode):
         self._publish_status()
 
     def _publish_status(self) -> None:
-        if not hasattr(self, "_status") or self._task is None:
+        if self._sent_version == 0:
             return
         names = [node.name for node in self._supervised]
         status = {
-            "task": self._task.name,
-            "mode": self._task.mode,
+            **self._said,
             "version": self._sent_version,
             "in_force": all(self._acknowledged.get(name) == "" for name in names)
             and all(node.is_active for node in self._supervised),

@@ -1,0 +1,115 @@
+"""`jepa-robot demo`: goals from camera images in real time; a table and pictures at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from jepa_robot.cli.evaluate import own_domain
+from jepa_robot.cli.pictures import draw_episode
+from jepa_robot.cli.progress import progress
+from jepa_robot.cli.up import check
+from jepa_robot.graph import Settings
+from jepa_robot.models import Bundle
+from jepa_robot.modules.configurator import load_task
+from jepa_robot.robot.contract import load_contract
+from jepa_robot_sim.arm import SimulatedArm
+from jepa_robot_sim.tasks import Reach
+
+SECONDS_PER_GOAL = 2.0
+MODES = {1: "Mode-1 (policy)", 2: "Mode-2 (planning)"}
+
+
+def run_demo(robot: str, model: str, goals: int, seed: int, gui: bool, out: Path) -> None:
+    """Start the graph, give it goal images in both modes, and show what happened.
+
+    Raises:
+        ValueError: a robot or bundle that does not fit.
+        TimeoutError: the agent did not come up; what its nodes said is in the message.
+    """
+    settings = Settings(robot=robot, model=model, simulator="realtime", gui=gui)
+    check(settings)
+    contract, bundle = load_contract(robot), Bundle(model)
+    own_domain()
+    from jepa_robot.cli.recorder import Recorder
+    from jepa_robot.nodes.client import AgentClient
+    from jepa_robot.processes import ProcessGroup
+
+    judge, rng = Reach(contract), np.random.default_rng(seed)
+    camera_man = SimulatedArm(contract)
+    out.mkdir(parents=True, exist_ok=True)
+    typer.echo(f"starting {len(ProcessGroup(settings).specs)} nodes; their logs go to {out}/logs")
+    group = ProcessGroup(settings, out / "logs")
+    runs: dict[int, list] = {mode: [] for mode in MODES}
+    latencies = {}
+    with group, AgentClient(contract, watch=group.watch) as client:
+        recorder = Recorder(client, bundle)
+        client.wait_until_ready()
+        place = np.array(recorder.wait_for_hand())
+        with progress("reaching goals") as report:
+            for mode in MODES:
+                task = load_task("reach")
+                client.set_task(
+                    yaml.safe_dump(
+                        {
+                            "name": task.name,
+                            "mode": mode,
+                            "weights": task.weights,
+                            "planner": task.planner,
+                        }
+                    )
+                )
+                recorder.clear()
+                for _ in range(goals):
+                    place = judge.sample_from(place, rng)
+                    camera_man.reset(judge.joints_at(place))
+                    client.set_goal_image(camera_man.images())
+                    runs[mode].append(recorder.record(place, SECONDS_PER_GOAL))
+                    report(sum(map(len, runs.values())), goals * len(MODES))
+                latencies[mode] = recorder.latencies()
+    camera_man.close()
+    console = Console()
+    console.print(_results(runs, judge))
+    console.print(_latencies(latencies))
+    best = max(runs[2] or runs[1], key=lambda run: run.distances[0])
+    for path in draw_episode(contract, best, out):
+        console.print(f"picture: {path}", soft_wrap=True)
+
+
+def _results(runs: dict[int, list], judge: Reach) -> Table:
+    table = Table(title=f"3-D reach from goal images, {SECONDS_PER_GOAL:g} s a goal, real time")
+    for column in ("", "within 3 cm", "final distance", "time to goal", "decisions"):
+        table.add_column(column, justify="left" if not column else "right")
+    for mode, mode_runs in runs.items():
+        finals = [run.distances[-1] for run in mode_runs]
+        arrivals = [run.arrival(judge.success_distance) for run in mode_runs]
+        times = [arrival for arrival in arrivals if arrival is not None]
+        successes = sum(final < judge.success_distance for final in finals)
+        rate = np.mean([run.decisions / SECONDS_PER_GOAL for run in mode_runs])
+        table.add_row(
+            MODES[mode],
+            f"{successes}/{len(mode_runs)}",
+            f"{100 * np.median(finals):.1f} cm",
+            f"{np.median(times):.2f} s" if times else "-",
+            f"{rate:.0f} Hz",
+        )
+    return table
+
+
+def _latencies(latencies: dict[int, dict[str, np.ndarray]]) -> Table:
+    table = Table(title="age of the observation on arrival here, median / p99, ms")
+    table.add_column("")
+    for hop in next(iter(latencies.values())):
+        table.add_column(hop, justify="right")
+    for mode, hops in latencies.items():
+        cells = [
+            f"{np.median(ages):.1f} / {np.percentile(ages, 99):.1f}" if len(ages) else "-"
+            for ages in hops.values()
+        ]
+        table.add_row(MODES[mode], *cells)
+    return table
