@@ -122,7 +122,7 @@ def write_bundle(agent: Agent, samples: Samples, folder: str | Path, manifest: d
 def _graphs(agent: Agent, samples: Samples) -> dict[str, tuple[nn.Module, dict[str, Tensor], str]]:
     """Each graph's module, its inputs made of real data, and the name of its output."""
     images, proprioception, action = samples.images, samples.proprioception, samples.actions
-    perception = _Perception(agent.encoder)
+    perception = _Perception(agent.encoder).eval()  # export() restores the outermost mode
     state = perception(images, proprioception)
     latent = state[:, 2 * agent.shape.joints :].contiguous()
     position = agent.readout(latent)

@@ -43,6 +43,7 @@ class JEPAConfig:
     proprioception: float = 1.0
     inverse: float = 1.0
     straightness: float = 0.0
+    linearity: float = 0.0
     regularizer: str = "vicreg"
     variance: float = 10.0
     covariance: float = 0.3
@@ -77,7 +78,7 @@ def train_jepa(data: Dataset, config: JEPAConfig, progress: Progress | None = No
     fit_scales(agent, data)
     regularizer = make_regularizer(config)
     parameters = [
-        p for m in (agent.encoder, agent.predictor, agent.inverse) for p in m.parameters()
+        p for m in (agent.encoder, agent.predictor, agent.inverse, agent.control) for p in m.parameters()
     ]
     optimizer = Optimizer(parameters, config.iterations, config.learning_rate, config.weight_decay)
     starts = data.starts(config.horizon)
@@ -117,6 +118,8 @@ def jepa_loss(
     )
     if config.straightness:
         loss = loss + config.straightness * straightness_loss(latents)
+    if config.linearity:
+        loss = loss + config.linearity * linearity_loss(agent.control, latents, actions)
     if regularizer is not None:
         loss = loss + regularizer(latents.flatten(0, 1))
     return loss
@@ -127,6 +130,17 @@ def straightness_loss(latents: Tensor) -> Tensor:
     step = latents[:, 1:] - latents[:, :-1]
     bend = step[:, 1:] - step[:, :-1]
     return bend.square().mean() / (step.square().mean() + 1e-4)
+
+
+def linearity_loss(control: nn.Module, latents: Tensor, actions: Tensor) -> Tensor:
+    """How much latent displacements differ from a linear map of the summed actions.
+
+    ``Σ_k |z[t+k] − z[t] − B Σ_{i<k} a[t+i]|² / Σ_k |z[t+k] − z[t]|²`` for latents ``[B, H+1, D]``
+    and actions ``[B, H, A]``; ``control`` is B. It does not change with the latents' scale.
+    """
+    moved = latents[:, 1:] - latents[:, :1]
+    error = moved - control(actions.cumsum(dim=1))
+    return error.square().mean() / (moved.square().mean() + 1e-4)
 
 
 def make_regularizer(config: JEPAConfig) -> nn.Module | None:

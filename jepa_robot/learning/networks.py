@@ -172,6 +172,7 @@ class Agent(nn.Module):
         self.encoder = Encoder(shape)
         self.predictor = Predictor(shape)
         self.inverse = mlp(2 * shape.latent, 128, shape.actions)
+        self.control = nn.Linear(shape.actions, shape.latent, bias=False)
         self.policy = Policy(shape)
         self.readout = Readout(shape)
         self.goal_encoder = GoalEncoder(shape)

@@ -1,0 +1,165 @@
+"""From a training run to a bundle that the run time loads."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from jepa_robot.learning import export as exporting
+from jepa_robot.learning.checkpoint import (
+    FILE,
+    Checkpoint,
+    InvalidCheckpoint,
+    Samples,
+    load_checkpoint,
+    save_checkpoint,
+)
+from jepa_robot.learning.dataset import InvalidDataset
+from jepa_robot.learning.export import ParityError, export
+from jepa_robot.learning.jepa import JEPAConfig, fit_scales, shape_of
+from jepa_robot.learning.networks import Agent
+from jepa_robot.learning.pipeline import TrainConfig
+from jepa_robot.models import GRAPHS, Bundle
+
+
+@pytest.fixture(scope="module")
+def agent(data):
+    torch.manual_seed(0)
+    agent = Agent(shape_of(data, JEPAConfig(latent_size=6, width=32)))
+    fit_scales(agent, data)
+    return agent.eval()
+
+
+@pytest.fixture(scope="module")
+def run(agent, data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    record = {
+        "interface": data.interface,
+        "data": {"transitions": data.transitions, "seed": data.seed, "labelled_frames": 0},
+        "recipe": {},
+        "results": {"readout_r2": 0.5},
+    }
+    save_checkpoint(folder, Checkpoint(agent, Samples.draw(data, 0), record))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(run, contract, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundle") / "tiny"
+    export(run, folder, contract, "tiny", "a command")
+    return Bundle(folder)
+
+
+def test_every_graph_computes_what_torch_does(agent, data, bundle):
+    images = data.images[0, :5]
+    proprioception = data.proprioception[0, :5]
+    actions = data.actions[0, :5]
+    state = bundle.session("encoder")(images=images, proprioception=proprioception)
+    np.testing.assert_array_equal(state[:, :14], proprioception)
+    with torch.no_grad():
+        latent = agent.encoder(torch.from_numpy(images)).numpy()
+        expected = {
+            "predictor": agent.predictor(torch.from_numpy(state), torch.from_numpy(actions)),
+            "policy": agent.policy(torch.from_numpy(state), torch.from_numpy(latent)),
+            "readout": agent.readout(torch.from_numpy(latent)),
+            "goal_encoder": agent.goal_encoder(torch.from_numpy(data.ee_position[0, :5])),
+        }
+    np.testing.assert_allclose(state[:, 14:], latent, atol=1e-5)
+    inputs = {
+        "predictor": {"state": state, "action": actions},
+        "policy": {"state": state, "goal_latent": latent},
+        "readout": {"latent": latent},
+        "goal_encoder": {"position": data.ee_position[0, :5]},
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(
+            bundle.session(name)(**inputs[name]), value.numpy(), atol=1e-5, err_msg=name
+        )
+
+
+def test_any_number_of_rows_is_taken(bundle):
+    for rows in (1, 3, 256):
+        state = np.zeros((rows, bundle.state_size), np.float32)
+        action = np.zeros((rows, bundle.action_size), np.float32)
+        assert bundle.session("predictor")(state=state, action=action).shape == state.shape
+
+
+def test_the_manifest_tells_what_the_bundle_is_and_fits_its_robot(bundle, contract):
+    bundle.check_fits(contract)
+    manifest = bundle.manifest
+    assert set(manifest["files"]) == {f"{name}.onnx" for name in GRAPHS}
+    assert set(manifest["parity"]) == set(GRAPHS)
+    assert max(manifest["parity"].values()) < 1e-5
+    assert manifest["image_size"] == [64, 64]
+    assert manifest["command"] == "a command"
+    assert manifest["data"]["transitions"] == 2000
+    assert manifest["id"].startswith("tiny-")
+
+
+def test_a_graph_that_computes_something_else_is_not_exported(run, contract, tmp_path, monkeypatch):
+    honest = exporting._export
+
+    def lossy(module, inputs, output, path):
+        if path.name == "readout.onnx":
+            with torch.no_grad():
+                module.linear.bias += 1
+        honest(module, inputs, output, path)
+        if path.name == "readout.onnx":
+            with torch.no_grad():
+                module.linear.bias -= 1
+
+    monkeypatch.setattr(exporting, "_export", lossy)
+    with pytest.raises(ParityError, match=r"readout\.onnx differs from torch"):
+        export(run, tmp_path / "bundle", contract, "wrong", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_of_another_robot_is_refused(run, contract, tmp_path):
+    other = dataclasses.replace(contract, joints=contract.joints[:-1])
+    with pytest.raises(InvalidDataset, match="joints has 7 entries in the data, the robot has 6"):
+        export(run, tmp_path / "bundle", other, "other", "")
+
+
+def test_an_existing_bundle_is_not_overwritten(run, contract, tmp_path):
+    with pytest.raises(FileExistsError, match="expected the name of a new bundle"):
+        export(run, tmp_path, contract, "again", "")
+
+
+def test_a_missing_or_damaged_checkpoint_is_named(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected a folder made by train"):
+        load_checkpoint(tmp_path)
+    (tmp_path / FILE).write_bytes((run / FILE).read_bytes()[:5000])
+    with pytest.raises(InvalidCheckpoint, match="is no checkpoint of this release"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return (print, ("harm",))
+
+    torch.save({"format": 1, "shape": Harmful()}, tmp_path / FILE)
+    with pytest.raises(InvalidCheckpoint):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("iterations", 0), ("regularizer", "barlow"), ("variance", -1.0), ("precision", "float16")],
+)
+def test_a_bad_setting_is_named(field, value):
+    with pytest.raises(ValueError, match=f"jepa.{field} is {value!r}"):
+        JEPAConfig(**{field: value})
+
+
+def test_more_labels_than_promised_are_refused():
+    with pytest.raises(ValueError, match="labels is 501, expected 10 to 500"):
+        TrainConfig(labels=501)
+
+
+def test_the_manifest_is_json_that_ends_in_a_newline(bundle):
+    text = (bundle.path / "manifest.json").read_text()
+    assert json.loads(text)["schema"] == 1
+    assert text.endswith("}\n")
