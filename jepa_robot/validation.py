@@ -58,17 +58,17 @@ class Section:
                 f"expected one of {', '.join(sorted(self._read))}"
             )
 
-    def value(self, field: str, default: Any = ...) -> Any:
+    def value(self, field: str, default: Any = ..., expected: str = "a value") -> Any:
         self._read.add(field)
         if field not in self._data:
             if default is ...:
-                raise self.fail(field, "a value")
+                raise self.fail(field, expected)
             return default
         return self._data[field]
 
     def text(self, field: str, default: Any = ..., choices: Sequence[str] = ()) -> str:
-        value = self.value(field, default)
         expected = f"one of {', '.join(choices)}" if choices else "a non-empty text"
+        value = self.value(field, default, expected)
         if field not in self._data and default is not ...:
             return value
         if not isinstance(value, str) or not value or (choices and value not in choices):
@@ -78,33 +78,38 @@ class Section:
     def number(
         self, field: str, default: Any = ..., low: float = -math.inf, high: float = math.inf
     ) -> float:
-        value = self.value(field, default)
+        expected = f"a number{_range(low, high)}"
+        value = self.value(field, default, expected)
         if not _is_number(value) or not low <= value <= high:
-            raise self.fail(field, f"a number{_range(low, high)}")
+            raise self.fail(field, expected)
         return float(value)
 
     def integer(self, field: str, default: Any = ..., low: int = 0, high: int = 2**31) -> int:
-        value = self.value(field, default)
+        expected = f"a whole number{_range(low, high)}"
+        value = self.value(field, default, expected)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise self.fail(field, f"a whole number{_range(low, high)}")
+            raise self.fail(field, expected)
         return value
 
     def numbers(self, field: str, length: int | None = None, default: Any = ...) -> tuple:
-        value = self.value(field, default)
-        if field not in self._data and default is not ...:
+        expected = f"a list of {'some' if length is None else length} numbers"
+        value = self.value(field, default, expected)
+        if field not in self._data:
             return default
         fits = isinstance(value, (list, tuple)) and all(_is_number(v) for v in value)
         if not fits or (length is not None and len(value) != length):
-            raise self.fail(field, f"a list of {length if length is not None else 'some'} numbers")
+            raise self.fail(field, expected)
         return tuple(float(v) for v in value)
 
     def section(self, field: str, default: Any = ...) -> Section:
-        return Section(self.value(field, default), self.source, self._where(field))
+        value = self.value(field, default, "a mapping")
+        return Section(value, self.source, self._where(field))
 
     def sections(self, field: str, at_least: int = 1) -> Iterator[Section]:
-        value = self.value(field)
+        expected = f"a list of at least {at_least} mapping(s)"
+        value = self.value(field, expected=expected)
         if not isinstance(value, list) or len(value) < at_least:
-            raise self.fail(field, f"a list of at least {at_least} mapping(s)")
+            raise self.fail(field, expected)
         for index, item in enumerate(value):
             yield Section(item, self.source, f"{self._where(field)}[{index}]")
 

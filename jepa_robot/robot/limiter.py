@@ -15,7 +15,8 @@ from jepa_robot.robot.kinematics import Kinematics
 DAMPING = 0.03  # of the least squares, in m: bounds joint velocities near singularities
 ORIENTATION_GAIN = 4.0  # 1/s
 POSTURE_GAIN = 1.0  # 1/s
-WORKSPACE_TIME = 0.08  # s: the workspace's faces are approached exponentially
+WORKSPACE_TIME = 0.2  # s: the workspace's faces are approached exponentially
+BRAKING = 0.8  # of the acceleration limit is counted on to stop before a joint limit
 
 
 class SafetyLimiter:
@@ -120,8 +121,9 @@ class SafetyLimiter:
         """The speeds towards the lower and upper limits from which each joint can still stop."""
         below = np.maximum(self.positions - self._lower, 0)
         above = np.maximum(self._upper - self.positions, 0)
-        step = self._acceleration_limit * period
+        deceleration = BRAKING * self._acceleration_limit
+        step = deceleration * period
         return tuple(
-            np.sqrt(2 * self._acceleration_limit * room + step**2 / 4) - step / 2
+            np.minimum(np.sqrt(2 * deceleration * room + step**2 / 4) - step / 2, room / period)
             for room in (below, above)
         )

@@ -1,0 +1,37 @@
+"""Shared fixtures. Every test that opens a ROS graph takes a ROS domain of its own."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from jepa_robot import graph
+from jepa_robot.robot.contract import load_contract
+from tests.tiny_bundle import build
+
+os.environ.update(graph.environment(local_only=True))
+os.environ["ROS_HOME"] = tempfile.mkdtemp(prefix="jepa_robot_ros_home_")
+DOMAINS = itertools.count(os.getpid() % 40)
+
+
+@pytest.fixture(scope="session")
+def contract():
+    return load_contract("panda")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory, contract) -> Path:
+    """The folder of a bundle of a few matrices that fits the Panda."""
+    return build(tmp_path_factory.mktemp("models") / "tiny", contract)
+
+
+@pytest.fixture
+def domain(monkeypatch) -> int:
+    """A ROS domain that no other test of this run uses."""
+    number = 1 + next(DOMAINS) % 100
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
+    return number
