@@ -87,6 +87,6 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         agent.load_state_dict(content["weights"])
         samples = Samples(**content["samples"])
         record = json.loads(content["record"])
-    except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise InvalidCheckpoint(f"{path}: is no checkpoint of this release: {error}") from error
     return Checkpoint(agent.eval(), samples, record)

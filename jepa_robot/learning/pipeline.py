@@ -24,6 +24,7 @@ from jepa_robot.robot.contract import RobotContract
 
 MAX_LABELS = 500
 VALIDATION_SHARE = 0.05
+DECISIONS_A_STEP = 10  # of the planner take about as long as a step of the JEPA
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,6 @@ def _train(
         "results": results,
     }
     return Checkpoint(agent, samples, record)
-
-
-DECISIONS_A_STEP = 10  # of the planner take about as long as a step of the JEPA
 
 
 def evaluate_agent(agent: Agent, data: Dataset) -> dict[str, float]:

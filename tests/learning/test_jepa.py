@@ -58,7 +58,7 @@ def test_planning_in_its_latent_space_reaches_goals(learned, contract, data, tmp
 
 def test_without_a_regulariser_it_collapses(data):
     control = dataclasses.replace(
-        MINUTE, regularizer="none", inverse=0.0, linearity=0.0, straightness=0.0, iterations=150
+        MINUTE, regularizer="none", inverse=0.0, linearity=0.0, iterations=150
     )
     _, metrics = learn(data, control)
     assert metrics["latent_std"] < 0.1
