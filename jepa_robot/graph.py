@@ -7,14 +7,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jepa_robot import resources
+from jepa_robot.models import Bundle
+from jepa_robot.modules.configurator import load_task
+from jepa_robot.robot.contract import load_contract
 
 COMPOSITIONS = ("processes", "single")
+CLOCKS = ("realtime", "lockstep")
+MODES = (0, 1, 2)
+LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
+NAMESPACE = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?", re.ASCII)
 AGENT = ("perception", "world_model", "cost", "actor", "memory", "configurator")
 
 
@@ -42,24 +51,50 @@ class Settings:
     respawn: bool = True
 
     def __post_init__(self) -> None:
-        if self.composition not in COMPOSITIONS:
+        for name, known in (
+            ("composition", COMPOSITIONS),
+            ("mode", MODES),
+            ("simulator", (None, *CLOCKS)),
+            ("log_level", LOG_LEVELS),
+        ):
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}, expected one of {list(known)}")
+        if self.simulator == "realtime" and self.use_sim_time:
             raise ValueError(
-                f"composition is {self.composition!r}, expected one of {list(COMPOSITIONS)}"
+                "use_sim_time is true with a simulator in real time, which publishes no /clock: "
+                "expected it false, or the simulator in lockstep"
             )
-        if self.mode not in (0, 1, 2):
-            raise ValueError(f"mode is {self.mode!r}, expected 0 (as the task says), 1 or 2")
+        if self.namespace.strip("/") and not NAMESPACE.fullmatch(self.namespace):
+            raise ValueError(
+                f"namespace is {self.namespace!r}, expected names of letters, digits and "
+                "underscores, joined by /"
+            )
         if self.params_file and not Path(self.params_file).is_file():
             raise ValueError(f"params_file is {self.params_file!r}, expected a file")
 
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One process: ``python -m module`` with parameters."""
+    """One process: ``python -m module`` with parameters. All end when a required one ends."""
 
     name: str
     module: str
     parameters: dict[str, Any] = field(default_factory=dict)
     respawn: bool = True
+    is_required: bool = False
+
+
+def check(settings: Settings) -> None:
+    """Refuse what cannot work before anything is started.
+
+    Raises:
+        ValueError, FileNotFoundError: names the contract, bundle or task and what was expected.
+    """
+    contract = load_contract(settings.robot)
+    Bundle(settings.model).check_fits(contract)
+    if settings.task:
+        load_task(settings.task)
 
 
 def node_list(settings: Settings) -> list[NodeSpec]:
@@ -76,7 +111,9 @@ def node_list(settings: Settings) -> list[NodeSpec]:
             "gui": settings.gui,
             "paused": settings.paused,
         }
-        specs.append(NodeSpec("simulator", "jepa_robot_sim.node", simulator, respawn=False))
+        specs.append(
+            NodeSpec("simulator", "jepa_robot_sim.node", simulator, respawn=False, is_required=True)
+        )
     specs.append(NodeSpec("safety", "jepa_robot.nodes.safety", common, settings.respawn))
     if settings.composition == "single":
         specs.append(
@@ -91,33 +128,45 @@ def node_list(settings: Settings) -> list[NodeSpec]:
 
 def command(spec: NodeSpec, settings: Settings) -> list[str]:
     """The command line that runs a node."""
-    arguments = ["--ros-args", "--log-level", settings.log_level]
-    if settings.namespace:
-        arguments += ["-r", f"__ns:=/{settings.namespace.strip('/')}"]
-    for name, value in spec.parameters.items():
-        arguments += ["-p", f"{name}:={json.dumps(value)}"]
-    if settings.params_file:
-        arguments += ["--params-file", settings.params_file]
+    arguments = ["--ros-args", *ros_arguments(spec, settings)]
+    if namespace := settings.namespace.strip("/"):
+        arguments += ["-r", f"__ns:=/{namespace}"]
     return [sys.executable, "-m", spec.module, *arguments]
 
 
-def environment(local_only: bool = False) -> dict[str, str]:
+def ros_arguments(spec: NodeSpec, settings: Settings) -> list[str]:
+    """What follows ``--ros-args`` for a node, without its namespace."""
+    arguments = ["--log-level", settings.log_level]
+    for name, value in spec.parameters.items():
+        # rcl reads values as YAML. JSON is YAML, and its quotes keep a text a text.
+        arguments += ["-p", f"{name}:={json.dumps(value, ensure_ascii=False)}"]
+    if settings.params_file:
+        arguments += ["--params-file", settings.params_file]
+    return arguments
+
+
+def environment(
+    local_only: bool = False, present: Mapping[str, str] = os.environ
+) -> dict[str, str]:
     """Variables that our processes want; what the user has set stays.
 
     Args:
         local_only: keep discovery on this machine.
+        present: what is set already.
     """
+    profiles = str(resources.share_directory() / "config/fastdds.xml")
     wanted = {
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(resources.share_directory() / "config/fastdds.xml"),
+        "FASTDDS_DEFAULT_PROFILES_FILE": profiles,
+        "FASTRTPS_DEFAULT_PROFILES_FILE": profiles,  # its name up to ROS 2 Jazzy
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "RCUTILS_COLORIZED_OUTPUT": "0",
     }
-    if not os.environ.get("AMENT_PREFIX_PATH"):  # ROS 2 from wheels
+    if not present.get("AMENT_PREFIX_PATH"):  # ROS 2 from wheels
         wanted |= {
             "AMENT_PREFIX_PATH": sys.prefix,
             "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
         }
     if local_only:
         wanted["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    return {name: value for name, value in wanted.items() if name not in os.environ}
+    return {name: value for name, value in wanted.items() if name not in present}

@@ -76,12 +76,14 @@ class ProcessGroup:
 
     @property
     def ended(self) -> list[str]:
-        """Names of processes that ended and are not respawned."""
-        return [
+        """Names of required processes that ended, or of all once none is left to wait for."""
+        names = [
             name
             for name, process in self.processes.items()
             if process.poll() is not None and not self.specs[name].respawn
         ]
+        required = [name for name in names if self.specs[name].is_required]
+        return names if len(names) == len(self.processes) else required
 
     def close(self) -> None:
         """End all processes: politely, then less so."""

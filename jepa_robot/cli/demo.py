@@ -13,8 +13,7 @@ from rich.table import Table
 from jepa_robot.cli.evaluate import own_domain
 from jepa_robot.cli.pictures import draw_episode
 from jepa_robot.cli.progress import progress
-from jepa_robot.cli.up import check
-from jepa_robot.graph import Settings
+from jepa_robot.graph import Settings, check
 from jepa_robot.models import Bundle
 from jepa_robot.modules.configurator import load_task
 from jepa_robot.robot.contract import load_contract

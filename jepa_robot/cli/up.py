@@ -7,25 +7,10 @@ import time
 
 import typer
 
-from jepa_robot.graph import Settings
-from jepa_robot.models import Bundle
-from jepa_robot.modules.configurator import load_task
+from jepa_robot.graph import Settings, check
 from jepa_robot.processes import ProcessGroup
-from jepa_robot.robot.contract import load_contract
 
 WATCH_PERIOD = 0.1  # s
-
-
-def check(settings: Settings) -> None:
-    """Refuse what cannot work before anything is started.
-
-    Raises:
-        ValueError, FileNotFoundError: names the contract, bundle or task and what was expected.
-    """
-    contract = load_contract(settings.robot)
-    Bundle(settings.model).check_fits(contract)
-    if settings.task:
-        load_task(settings.task)
 
 
 def run_up(settings: Settings) -> None:

@@ -1,0 +1,119 @@
+"""`ros2 launch` on the one list of nodes. The only module that needs launch and launch_ros."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
+from launch_ros.actions import Node
+
+from jepa_robot import graph
+from jepa_robot.graph import NodeSpec, Settings
+from jepa_robot.processes import RESPAWN_DELAY
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A launch argument. Arguments are texts; the type of ``default`` is what they are read as."""
+
+    name: str
+    default: str | int | bool
+    description: str
+    choices: tuple[object, ...] | None = None
+
+    def declare(self) -> DeclareLaunchArgument:
+        return DeclareLaunchArgument(
+            self.name,
+            default_value=_text(self.default),
+            description=self.description,
+            choices=self.choices and [_text(choice) for choice in self.choices],
+        )
+
+    def read(self, context: LaunchContext) -> str | int | bool:
+        text = context.launch_configurations[self.name]
+        if isinstance(self.default, bool):
+            if text.lower() not in ("true", "false"):
+                raise ValueError(f"{self.name} is {text!r}, expected true or false")
+            return text.lower() == "true"
+        return type(self.default)(text)
+
+
+DEFAULT = Settings()
+AGENT = (
+    Argument("robot", DEFAULT.robot, "Robot contract: a shipped name, or a YAML file."),
+    Argument("model", DEFAULT.model, "Model bundle: a shipped name, or a folder."),
+    Argument(
+        "task",
+        DEFAULT.task,
+        "Task to start with: a shipped name, a YAML file, or YAML; empty for none.",
+    ),
+    Argument("mode", DEFAULT.mode, "1 reacts, 2 plans, 0 does as the task says.", graph.MODES),
+    Argument("namespace", DEFAULT.namespace, "Of all nodes and topics."),
+    Argument(
+        "use_sim_time",
+        DEFAULT.use_sim_time,
+        "Follow /clock: true or false. The clock of a simulator in lockstep is always followed.",
+    ),
+    Argument("log_level", DEFAULT.log_level, "Of all nodes.", graph.LOG_LEVELS),
+    Argument(
+        "params_file", DEFAULT.params_file, "ROS parameters of any of the nodes: a YAML file."
+    ),
+    Argument(
+        "composition",
+        DEFAULT.composition,
+        "One process a module, or a single one for all six; safety has its own either way.",
+        graph.COMPOSITIONS,
+    ),
+    Argument("respawn", DEFAULT.respawn, "Start a node that died again: true or false."),
+)
+SIMULATOR = (
+    Argument(
+        "clock",
+        graph.CLOCKS[0],
+        "The simulator's: the wall clock, or /clock, in lockstep with the agent.",
+        graph.CLOCKS,
+    ),
+    Argument("gui", DEFAULT.gui, "Open the simulator's window: true or false."),
+)
+
+
+def describe(with_simulator: bool) -> LaunchDescription:
+    """The launch description of the agent, alone or with a simulated robot.
+
+    What cannot work (an unknown robot, bundle, task, ...) fails before anything is started.
+    """
+    arguments = [*AGENT, *(SIMULATOR if with_simulator else ())]
+
+    def start(context: LaunchContext) -> list[Node]:
+        values = {argument.name: argument.read(context) for argument in arguments}
+        settings = Settings(simulator=values.pop("clock", None), **values)
+        graph.check(settings)
+        environment = graph.environment(present=context.environment)
+        return [_node(spec, settings, environment) for spec in graph.node_list(settings)]
+
+    return LaunchDescription(
+        [*(argument.declare() for argument in arguments), OpaqueFunction(function=start)]
+    )
+
+
+def _node(spec: NodeSpec, settings: Settings, environment: dict[str, str]) -> Node:
+    # By module and not by entry point: the same for a pip install, which has no lib/jepa_robot.
+    return Node(
+        executable=sys.executable,
+        arguments=["-m", spec.module],
+        ros_arguments=graph.ros_arguments(spec, settings),
+        namespace=settings.namespace or None,
+        exec_name=spec.name,
+        additional_env=environment,
+        output="screen",
+        respawn=spec.respawn,
+        respawn_delay=RESPAWN_DELAY,
+        on_exit=Shutdown(reason=f"{spec.name} ended") if spec.is_required else None,
+    )
+
+
+def _text(value: object) -> str:
+    """A value as it is typed on the command line."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

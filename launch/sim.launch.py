@@ -1,0 +1,9 @@
+"""The agent on a simulated robot."""
+
+from launch import LaunchDescription
+
+from jepa_robot.launching import describe
+
+
+def generate_launch_description() -> LaunchDescription:
+    return describe(with_simulator=True)
