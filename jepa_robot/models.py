@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ import numpy as np
 import onnxruntime
 
 from jepa_robot import resources
+from jepa_robot.files import sha256, write_atomically
 from jepa_robot.robot.contract import RobotContract
 
 SCHEMA = 1
@@ -187,25 +187,6 @@ def write_manifest(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     }
     write_atomically(path / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     return manifest
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write, flush to disk, rename: a reader sees the old file or the new one, never a part."""
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.sha256(stream.read()).hexdigest()
 
 
 def _is_usable(provider: str) -> bool:

@@ -21,8 +21,8 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from jepa_robot.nodes import messages
-from jepa_robot.nodes.base import STEADY, Diagnostics
 from jepa_robot.nodes.messages import COMMAND, DATA, LATCHED, SENSOR_OUT
+from jepa_robot.nodes.runtime import STEADY, Diagnostics
 from jepa_robot.robot.contract import load_contract
 from jepa_robot_sim.arm import PHYSICS_RATE, SimulatedArm
 from jepa_robot_sim.in_process import begin_episode

@@ -1,4 +1,4 @@
-"""The limiter and the safety stage: inside the limits whatever comes, holding when nothing comes."""
+"""The limiter and the safety stage: within the limits whatever comes, at rest if nothing comes."""
 
 import dataclasses
 

@@ -102,16 +102,18 @@ def collect(
 @app.command()
 def train(
     data: Annotated[Path, typer.Argument(help="A folder made by collect.")],
-    run: Annotated[Path, typer.Argument(help="Where checkpoints go.")],
+    run: Annotated[Path, typer.Argument(help="Where the checkpoint goes.")],
+    robot: Robot = "panda",
     seed: Seed = 0,
     json_file: Json = None,
 ) -> None:
     """Train the JEPA, its readout and the Mode-1 policy."""
     from jepa_robot.cli.progress import progress
-    from jepa_robot.learning.pipeline import train_all
+    from jepa_robot.learning.pipeline import TrainConfig, train_all
+    from jepa_robot.robot.contract import load_contract
 
     with progress("training") as report:
-        metrics = train_all(data, run, seed, report)
+        metrics = train_all(data, run, load_contract(robot), TrainConfig(seed=seed), report)
     write_result(metrics, json_file)
 
 
@@ -237,7 +239,7 @@ def bench(
 
 def write_result(result: dict, file: Path | None) -> None:
     """Print a result without its long lists, and write all of it to ``file`` if one is given."""
-    from jepa_robot.models import write_atomically
+    from jepa_robot.files import write_atomically
 
     short = {key: value for key, value in result.items() if not isinstance(value, list)}
     typer.echo(json.dumps(short, indent=2))

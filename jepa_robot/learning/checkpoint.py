@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jepa_robot.files import write_atomically
 from jepa_robot.learning.dataset import Dataset
 from jepa_robot.learning.networks import Agent, AgentShape
-from jepa_robot.models import write_atomically
 
 FORMAT = 1
 FILE = "checkpoint.pt"

@@ -157,7 +157,7 @@ class Configurator:
         lower, upper = self._contract.workspace
         if not all(lo <= p <= hi for lo, p, hi in zip(lower, position, upper, strict=True)):
             raise InvalidTask(
-                f"goal.position is {position.round(4).tolist()}, out of reach: expected inside "
+                f"goal.position is {list(task.goal_position)}, out of reach: expected inside "
                 f"{list(lower)} to {list(upper)} m in {self._contract.base_frame}"
             )
         return task

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jepa_robot.models import write_atomically
+from jepa_robot.files import write_atomically
 
 FIELDS = ("state", "action", "cost", "prediction", "surprise")
 NOT_PREDICTED = np.full(1, np.nan, np.float32)

@@ -14,8 +14,9 @@ from jepa_robot.modules.actor import MODE_1, MODE_2, OFF, Actor, ActorConfig
 from jepa_robot.modules.cost import Cost, CostConfig
 from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.nodes import messages
-from jepa_robot.nodes.base import AgentNode, main
+from jepa_robot.nodes.base import AgentNode
 from jepa_robot.nodes.messages import COMMAND
+from jepa_robot.nodes.runtime import main
 
 DEADLINE = 0.8  # of a time step: when an any-time planner has to answer, on real time
 DURATION_MEMORY = 0.9  # of the running mean of planning times

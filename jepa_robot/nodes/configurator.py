@@ -22,8 +22,9 @@ from std_msgs.msg import String
 from jepa_robot.modules.actor import MODES, OFF
 from jepa_robot.modules.configurator import Configurator, InvalidTask, Task, load_task
 from jepa_robot.nodes import messages
-from jepa_robot.nodes.base import STEADY, AgentNode, main
+from jepa_robot.nodes.base import AgentNode
 from jepa_robot.nodes.messages import ACKNOWLEDGEMENTS, DATA, LATCHED
+from jepa_robot.nodes.runtime import STEADY, main
 
 MANAGED = ["perception", "world_model", "cost", "actor", "memory"]
 SUPERVISION_PERIOD = 0.1  # s

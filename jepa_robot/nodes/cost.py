@@ -6,8 +6,9 @@ from sensor_msgs.msg import Image
 
 from jepa_robot.modules.cost import Cost, CostConfig
 from jepa_robot.nodes import messages
-from jepa_robot.nodes.base import AgentNode, main
+from jepa_robot.nodes.base import AgentNode
 from jepa_robot.nodes.messages import DATA
+from jepa_robot.nodes.runtime import main
 
 
 class CostNode(AgentNode):

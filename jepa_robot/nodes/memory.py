@@ -11,8 +11,9 @@ from std_srvs.srv import Trigger
 from jepa_robot.modules.cost import TERMS
 from jepa_robot.modules.memory import Memory
 from jepa_robot.nodes import messages
-from jepa_robot.nodes.base import AgentNode, main
+from jepa_robot.nodes.base import AgentNode
 from jepa_robot.nodes.messages import DATA
+from jepa_robot.nodes.runtime import main
 
 
 class MemoryNode(AgentNode):

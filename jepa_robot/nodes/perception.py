@@ -10,8 +10,9 @@ from sensor_msgs.msg import Image, JointState
 
 from jepa_robot.modules.perception import Observation, Perception
 from jepa_robot.nodes import messages
-from jepa_robot.nodes.base import AgentNode, main
+from jepa_robot.nodes.base import AgentNode
 from jepa_robot.nodes.messages import DATA, SENSOR_IN
+from jepa_robot.nodes.runtime import main
 from jepa_robot.robot.contract import Camera
 
 KEPT_JOINT_STATES = 100

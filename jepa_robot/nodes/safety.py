@@ -15,10 +15,10 @@ from sensor_msgs.msg import Image, JointState
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from jepa_robot.models import write_atomically
+from jepa_robot.files import write_atomically
 from jepa_robot.nodes import messages
-from jepa_robot.nodes.base import STEADY, Diagnostics, main
 from jepa_robot.nodes.messages import COMMAND, DATA, LATCHED, SENSOR_IN
+from jepa_robot.nodes.runtime import STEADY, Diagnostics, main
 from jepa_robot.robot.contract import load_contract
 from jepa_robot.robot.safety import FOLLOWING, HOLDING, STOPPED, SafetyOutput, SafetyStage
 

@@ -9,8 +9,9 @@ from sensor_msgs.msg import Image
 
 from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.nodes import messages
-from jepa_robot.nodes.base import AgentNode, main
+from jepa_robot.nodes.base import AgentNode
 from jepa_robot.nodes.messages import DATA
+from jepa_robot.nodes.runtime import main
 
 KEPT_STATES = 8
 

@@ -1,0 +1,79 @@
+"""What every process of ours has, the simulator and the safety stage included."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+
+from jepa_robot.nodes.messages import status_message, to_time
+
+STEADY = Clock(clock_type=ClockType.STEADY_TIME)
+ERROR_SHOWN_FOR = 3.0  # s: how long diagnostics go on showing an error that came once
+
+
+class Diagnostics:
+    """A node's entry on /diagnostics: at once when it gets worse, and every second."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._level, self._text, self._since = DiagnosticStatus.OK, "starting", 0.0
+        self._ok_text = "starting"
+        self.values: dict[str, Any] = {}
+        node.create_timer(1.0, self._every_second, clock=STEADY)
+
+    def ok(self, text: str) -> None:
+        """What to say while nothing is wrong."""
+        self._ok_text = text
+        if self._level == DiagnosticStatus.OK:
+            self._text = text
+
+    def error(self, text: str) -> None:
+        """Something was wrong; it is logged, throttled, and published now."""
+        self._tell(DiagnosticStatus.ERROR, text, self._node.get_logger().error)
+
+    def warn(self, text: str) -> None:
+        self._tell(DiagnosticStatus.WARN, text, self._node.get_logger().warning)
+
+    def _tell(self, level: bytes, text: str, log: Callable[[str], None]) -> None:
+        is_new = (level, text) != (self._level, self._text)
+        now = time.monotonic()
+        if is_new or now - self._since > ERROR_SHOWN_FOR:
+            log(text)
+        self._level, self._text, self._since = level, text, now
+        if is_new:
+            self._publish()
+
+    def _every_second(self) -> None:
+        if time.monotonic() - self._since > ERROR_SHOWN_FOR:
+            self._level, self._text = DiagnosticStatus.OK, self._ok_text
+        self._publish()
+
+    def _publish(self) -> None:
+        message = DiagnosticArray()
+        message.header.stamp = to_time(time.time_ns())
+        name = self._node.get_fully_qualified_name()
+        message.status = [status_message(name, self._level, self._text, self.values)]
+        self._publisher.publish(message)
+
+
+def main(*makers: Callable[[], Node]) -> None:
+    """Run nodes in one process until it is told to end."""
+    rclpy.init()
+    executor = SingleThreadedExecutor()
+    try:
+        for make in makers:
+            executor.add_node(make())
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return
+    finally:
+        executor.shutdown()
+        rclpy.try_shutdown()

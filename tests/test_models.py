@@ -1,0 +1,107 @@
+"""The bundle: what does not fit is refused by name."""
+
+import json
+import shutil
+
+import pytest
+
+from jepa_robot import files, models
+from jepa_robot.models import Bundle, InvalidBundle
+
+
+@pytest.fixture
+def copy(tiny, tmp_path):
+    return shutil.copytree(tiny, tmp_path / "copy")
+
+
+def change(path, edit):
+    manifest = json.loads((path / models.MANIFEST).read_text())
+    edit(manifest)
+    (path / models.MANIFEST).write_text(json.dumps(manifest))
+    return path
+
+
+def test_a_good_bundle_loads_and_fits(tiny, contract):
+    bundle = Bundle(tiny)
+    bundle.check_fits(contract)
+    assert bundle.id.startswith("tiny-")
+    assert bundle.state_size == 14 + 6
+
+
+def test_an_unknown_bundle_is_named():
+    with pytest.raises(FileNotFoundError, match=r"'no_such' is neither a path nor one of models"):
+        Bundle("no_such")
+
+
+def test_a_changed_graph_is_refused_by_its_hash(copy):
+    with (copy / "policy.onnx").open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(InvalidBundle, match=r"policy.onnx: SHA-256 is \w+, expected \w+"):
+        Bundle(copy)
+
+
+def test_a_missing_graph_is_named(copy):
+    (copy / "predictor.onnx").unlink()
+    with pytest.raises(InvalidBundle, match=r"predictor.onnx: is missing"):
+        Bundle(copy)
+
+
+def test_a_manifest_that_leads_out_of_the_folder_is_refused(copy):
+    change(copy, lambda manifest: manifest["files"].update({"../policy.onnx": "0"}))
+    with pytest.raises(InvalidBundle, match=r"names '../policy.onnx'"):
+        Bundle(copy)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 7}', '{"schema": 1}'])
+def test_a_broken_manifest_is_refused(copy, text):
+    (copy / models.MANIFEST).write_text(text)
+    with pytest.raises(InvalidBundle, match=r"manifest.json"):
+        Bundle(copy)
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (lambda m: m["joints"].reverse(), r"joints\[0\] is 'panda_joint7' in the bundle"),
+        (lambda m: m["cameras"].pop(), r"cameras has 1 entries in the bundle, the robot has 2"),
+        (
+            lambda m: m["cameras"][1].update(width=128),
+            r"cameras\[1\].width is 128 in the bundle, 64 on the robot",
+        ),
+        (
+            lambda m: m["cameras"][0]["position"].__setitem__(2, 1.0),
+            r"cameras\[0\].position\[2\] is 1.0 in the bundle, 0.6",
+        ),
+        (
+            lambda m: m["actions"]["channels"][0].update(scale=0.5),
+            r"actions.channels\[0\].scale is 0.5 in the bundle, 0.4",
+        ),
+        (lambda m: m["actions"].update(kind="joint_velocity"), r"actions.kind is 'joint_velocity'"),
+        (lambda m: m.update(time_step=0.1), r"time_step is 0.1 in the bundle, 0.05"),
+    ],
+)
+def test_a_bundle_that_does_not_fit_the_robot_names_the_mismatch(copy, contract, edit, says):
+    with pytest.raises(InvalidBundle, match=says):
+        Bundle(change(copy, edit)).check_fits(contract)
+
+
+def test_a_graph_that_does_not_load_is_named(copy):
+    (copy / "policy.onnx").write_bytes(b"not a graph")
+    digest = files.sha256(copy / "policy.onnx")
+    change(copy, lambda manifest: manifest["files"].update({"policy.onnx": digest}))
+    with pytest.raises(InvalidBundle, match=r"policy.onnx: is no ONNX graph that loads"):
+        Bundle(copy).session("policy")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    file = tmp_path / "kept"
+    files.write_atomically(file, "old")
+
+    def fail(descriptor):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(files.os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        files.write_atomically(file, "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert file.read_text() == "old"

@@ -1,0 +1,221 @@
+"""The modules without ROS: perception, world model, cost, actor, memory, configurator."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jepa_robot.models import Bundle
+from jepa_robot.modules.actor import Actor, ActorConfig
+from jepa_robot.modules.configurator import Configurator, InvalidTask, load_task
+from jepa_robot.modules.cost import TERMS, Cost, CostConfig, InvalidConfiguration
+from jepa_robot.modules.memory import Memory
+from jepa_robot.modules.perception import InvalidObservation, Observation, Perception
+from jepa_robot.modules.world_model import WorldModel
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny):
+    return Bundle(tiny)
+
+
+def observation(contract, **changes):
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (64, 64, 3), np.uint8) for _ in contract.cameras]
+    whole = Observation(1, images, np.array(contract.home), np.zeros(7))
+    return dataclasses.replace(whole, **changes)
+
+
+def test_the_state_is_proprioception_then_latent(bundle, contract):
+    seen = observation(contract)
+    state = Perception(bundle).encode(seen)
+    assert state.shape == (1, bundle.state_size) and state.dtype == np.float32
+    assert np.allclose(state[0, :7], contract.home)
+    means = np.concatenate([image.mean(axis=(0, 1)) / 255 for image in seen.images])
+    assert np.allclose(bundle.latent(state)[0], means, atol=1e-4)
+
+
+def test_images_of_another_size_are_refused(bundle, contract):
+    wide = [np.zeros((64, 80, 3), np.uint8)] * 2
+    with pytest.raises(InvalidObservation, match=r"camera_side is \(64, 80, 3\).*expected \(64"):
+        Perception(bundle).encode(observation(contract, images=wide))
+
+
+def test_joints_that_are_not_finite_are_refused(bundle, contract):
+    joints = np.array([np.nan] * 7)
+    with pytest.raises(InvalidObservation, match="expected finite numbers"):
+        Perception(bundle).encode(observation(contract, positions=joints))
+
+
+def test_a_camera_in_bgr_gives_the_same_state(bundle, contract, tiny):
+    seen = observation(contract)
+    other = Bundle(tiny)
+    for camera in other.manifest["cameras"]:
+        camera["encoding"] = "bgr8"
+    flipped = dataclasses.replace(seen, images=[image[..., ::-1] for image in seen.images])
+    assert np.array_equal(Perception(bundle).encode(seen), Perception(other).encode(flipped))
+
+
+def test_a_rollout_is_the_repeated_prediction(bundle):
+    model, rng = WorldModel(bundle), np.random.default_rng(0)
+    state = rng.standard_normal((1, bundle.state_size)).astype(np.float32)
+    actions = rng.uniform(-1, 1, (4, 3, 3)).astype(np.float32)
+    states = model.rollout(state, actions)
+    assert states.shape == (4, 3, bundle.state_size)
+    current = np.repeat(state, 4, axis=0)
+    for step in range(3):
+        current = model.predict(current, actions[:, step])
+        assert np.allclose(states[:, step], current)
+    assert model.surprise(state, state) == 0
+    assert model.surprise(state, state + 1) == pytest.approx(1, rel=1e-5)
+
+
+def configured(bundle, contract, section):
+    cost = Cost(bundle, contract)
+    cost.configure(CostConfig.from_section(section, bundle.latent_size))
+    return cost
+
+
+def test_goal_terms_vanish_at_the_goal_and_grow_away_from_it(bundle, contract):
+    latent = [0.5] * bundle.latent_size
+    section = {"weights": {"goal_latent": 1.0}, "goal": {"latent": latent}}
+    cost = configured(bundle, contract, section)
+    state = np.zeros((1, bundle.state_size), np.float32)
+    state[0, :7], state[0, 14:] = contract.home, 0.5
+    assert cost.terms(state)[0].tolist() == [0, 0, 0, 0]
+    state[0, 14:] = 0.7
+    assert cost.terms(state)[0, TERMS.index("goal_latent")] == pytest.approx(0.04, rel=1e-4)
+
+
+def test_the_position_term_measures_the_readout_in_units_of_10_cm(bundle, contract):
+    state = np.zeros((1, bundle.state_size), np.float32)
+    section = {"weights": {"goal_position": 1.0}, "goal": {"position": [0.1, 0.0, 0.2]}}
+    terms = configured(bundle, contract, section).terms(state)
+    assert terms[0, TERMS.index("goal_position")] == pytest.approx(1 + 4, rel=1e-4)
+
+
+def test_intrinsic_terms_cost_what_they_should(bundle, contract):
+    cost = configured(bundle, contract, {"weights": {"joint_limits": 1.0, "effort": 1.0}})
+    state = np.zeros((1, bundle.state_size), np.float32)
+    state[0, :7] = contract.home
+    assert cost.terms(state, np.array([[0.5, 0, 1.0]]))[0].tolist() == [0, 1.25, 0, 0]
+    state[0, 3] = contract.joints[3].upper
+    assert cost.terms(state)[0, 0] == pytest.approx(1, rel=1e-4)
+
+
+def test_total_is_the_weighted_sum_over_the_steps(bundle, contract):
+    section = {"weights": {"effort": 2.0}}
+    actions = np.ones((5, 4, 3), np.float32)
+    states = np.zeros((5, 4, bundle.state_size), np.float32)
+    states[..., :7] = contract.home
+    assert configured(bundle, contract, section).total(states, actions).tolist() == [24.0] * 5
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ({"weights": {"magic": 1}}, r"names \['magic'\], expected some of"),
+        ({"weights": {"effort": float("nan")}}, "expected 4 finite numbers"),
+        ({"goal": {"latent": [1.0]}}, "cost.goal.latent.*expected 6 finite numbers"),
+        ({"goal": {"position": "there"}}, "cost.goal.position is 'there', expected 3 numbers"),
+    ],
+)
+def test_cost_sections_are_checked(section, says):
+    with pytest.raises(InvalidConfiguration, match=says):
+        CostConfig.from_section(section, 6)
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ({"mode": 3}, "actor.mode is 3"),
+        ({"mode": 1}, "goal_latent is missing"),
+        ({"planner": {"name": "magic"}}, "planner.name is 'magic', expected cem"),
+        ({"planner": {"colour": 1}}, "planner.colour is unknown, expected one of"),
+        ({"seed": -1}, "actor.seed is -1"),
+        ({"replan": "never"}, "actor.replan is 'never'"),
+    ],
+)
+def test_actor_sections_are_checked(section, says):
+    with pytest.raises(InvalidConfiguration, match=says):
+        ActorConfig.from_section(section, 6)
+
+
+def test_planning_lowers_the_cost_that_it_is_given(bundle, contract):
+    goal = [0.3, -0.2, 0.1, 0.0, 0.2, 0.1]
+    section = {"weights": {"goal_latent": 1.0}, "goal": {"latent": goal}}
+    cost, model = configured(bundle, contract, section), WorldModel(bundle)
+    actor = Actor(bundle, model, cost)
+    actor.configure(ActorConfig.from_section({"mode": 2, "goal_latent": goal}, 6))
+    state = np.zeros((1, bundle.state_size), np.float32)
+    state[0, :7] = contract.home
+    plan = actor.plan(state)
+    assert plan.shape == (5, 3) and plan.dtype == np.float32
+
+    def price(actions):
+        return cost.total(model.rollout(state, actions[None]), actions[None])[0]
+
+    random = np.random.default_rng(0).uniform(-1, 1, (200, 5, 3)).astype(np.float32)
+    assert price(plan) < min(price(actions) for actions in random)
+
+
+def test_memory_keeps_the_newest_and_joins_fields_by_stamp(tmp_path):
+    memory = Memory(capacity=3)
+    for stamp in range(5):
+        memory.begin_episode(stamp // 3)
+        for field in ("action", "state", "cost", "prediction"):
+            memory.store(stamp, field, np.full((1, 2), stamp))
+        if stamp == 3:
+            memory.store(stamp, "surprise", np.ones((1, 1)))
+    memory.store(9, "state", np.zeros((1, 2)))  # incomplete
+    steps = memory.steps()
+    assert steps["stamp"].tolist() == [3, 4]
+    assert steps["episode"].tolist() == [1, 1]
+    assert np.array_equal(steps["surprise"], [[1], [np.nan]], equal_nan=True)
+    assert memory.save(tmp_path / "new" / "memory.npz") == 2
+    with np.load(tmp_path / "new" / "memory.npz") as saved:
+        assert saved["action"].tolist() == [[3, 3], [4, 4]]
+
+
+def test_memory_of_nothing_can_be_saved(tmp_path):
+    assert Memory(1).save(tmp_path / "memory.npz") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("fly", "'fly' is neither a path nor one of config/tasks: expected one of reach"),
+        ("name: reach\nmode: 9", "mode is 9"),
+        ("name: reach\nspeed: 9", "speed is not a known field"),
+        ("name: reach\ngoal: {position: [1, 2]}", "goal.position is .*a list of 3 numbers"),
+        ("name: reach\nweights: {effort: -1}", "weights.effort is -1"),
+        ("name: [", "is not YAML"),
+        ("a: b: c", "is not YAML"),
+    ],
+)
+def test_tasks_are_checked(text, says):
+    with pytest.raises(InvalidTask, match=says):
+        load_task(text)
+
+
+def test_a_goal_out_of_reach_is_refused_with_the_workspace(bundle, contract):
+    configurator = Configurator(contract, bundle)
+    with pytest.raises(InvalidTask, match=r"\[2.0, 0.0, 0.3\], out of reach: expected inside"):
+        configurator.with_position(load_task("reach"), (2.0, 0.0, 0.3))
+    with pytest.raises(InvalidTask, match="expected 3 finite numbers"):
+        configurator.with_position(load_task("reach"), (np.nan, 0.0, 0.3))
+
+
+def test_a_task_without_a_goal_is_off_and_with_one_on(bundle, contract):
+    configurator, task = Configurator(contract, bundle), load_task("reach")
+    assert configurator.sections(task)["actor"]["mode"] == 0
+    sections = configurator.sections(configurator.with_position(task, (0.5, 0.0, 0.3)))
+    assert sections["actor"]["mode"] == 2
+    assert len(sections["actor"]["goal_latent"]) == bundle.latent_size
+    assert sections["cost"]["goal"]["latent"] is None
+    images = observation(contract).images
+    sections = configurator.sections(configurator.with_image(task, images))
+    assert sections["cost"]["goal"] == {
+        "position": None,
+        "latent": sections["actor"]["goal_latent"],
+    }
