@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ COMPOSITIONS = ("processes", "single")
 CLOCKS = ("realtime", "lockstep")
 MODES = (0, 1, 2)
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
+JAZZY_RCLPY = 7  # major version
 NAMESPACE = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?", re.ASCII)
 AGENT = ("perception", "world_model", "cost", "actor", "memory", "configurator")
 
@@ -154,10 +156,8 @@ def environment(
         local_only: keep discovery on this machine.
         present: what is set already.
     """
-    profiles = str(resources.share_directory() / "config/fastdds.xml")
     wanted = {
-        "FASTDDS_DEFAULT_PROFILES_FILE": profiles,
-        "FASTRTPS_DEFAULT_PROFILES_FILE": profiles,  # its name up to ROS 2 Jazzy
+        _profiles_variable(): str(resources.share_directory() / "config/fastdds.xml"),
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "RCUTILS_COLORIZED_OUTPUT": "0",
@@ -170,3 +170,12 @@ def environment(
     if local_only:
         wanted["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     return {name: value for name, value in wanted.items() if name not in present}
+
+
+def _profiles_variable() -> str:
+    """Fast DDS renamed it after ROS 2 Jazzy, and warns of the old name."""
+    try:
+        is_old = int(metadata.version("rclpy").split(".")[0]) <= JAZZY_RCLPY
+    except metadata.PackageNotFoundError:
+        is_old = False
+    return "FASTRTPS_DEFAULT_PROFILES_FILE" if is_old else "FASTDDS_DEFAULT_PROFILES_FILE"
