@@ -37,19 +37,25 @@ class Diagnostics:
 
     def error(self, text: str) -> None:
         """Something was wrong; it is logged, throttled, and published now."""
-        self._tell(DiagnosticStatus.ERROR, text, self._node.get_logger().error)
+        if self._tell(DiagnosticStatus.ERROR, text):
+            self._node.get_logger().error(text)
 
     def warn(self, text: str) -> None:
-        self._tell(DiagnosticStatus.WARN, text, self._node.get_logger().warning)
+        if self._tell(DiagnosticStatus.WARN, text):
+            self._node.get_logger().warning(text)
 
-    def _tell(self, level: bytes, text: str, log: Callable[[str], None]) -> None:
+    def _tell(self, level: bytes, text: str) -> bool:
+        """Publish what is new; whether to log it, too.
+
+        The caller logs: rclpy takes one line of code to log at one severity only.
+        """
         is_new = (level, text) != (self._level, self._text)
         now = time.monotonic()
-        if is_new or now - self._since > ERROR_SHOWN_FOR:
-            log(text)
+        is_due = is_new or now - self._since > ERROR_SHOWN_FOR
         self._level, self._text, self._since = level, text, now
         if is_new:
             self._publish()
+        return is_due
 
     def _every_second(self) -> None:
         if time.monotonic() - self._since > ERROR_SHOWN_FOR:
