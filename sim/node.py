@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -22,7 +22,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.messages import COMMAND, DATA, LATCHED, SENSOR_OUT
-from jepa_robot.nodes.runtime import STEADY, Diagnostics
+from jepa_robot.nodes.runtime import STEADY, Diagnostics, ros
 from jepa_robot.robot.contract import load_contract
 from jepa_robot_sim.arm import PHYSICS_RATE, SimulatedArm
 from jepa_robot_sim.in_process import begin_episode
@@ -235,19 +235,13 @@ class SimulatorNode(Node):
 
 
 def run() -> None:
-    rclpy.init()
-    executor = SingleThreadedExecutor()
-    node = None
-    try:
+    with ros() as executor:
         node = SimulatorNode()
         executor.add_node(node)
-        (node.run_lockstep if node.is_lockstep else node.run_realtime)(executor)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return
-    finally:
-        if node is not None:
+        try:
+            (node.run_lockstep if node.is_lockstep else node.run_realtime)(executor)
+        finally:
             node.arm.close()
-        rclpy.try_shutdown()
 
 
 if __name__ == "__main__":

@@ -130,6 +130,10 @@ class ActorNode(AgentNode):
             except ValueError as error:
                 self.diagnostics.error(f"no plan: {error}")
                 task = None
+            except RuntimeError:
+                if self.context.ok():
+                    raise
+                return  # the process ends
             self._busy_since = None
 
     def _plan_once(self, stamp: int, state: np.ndarray, version: int) -> None:

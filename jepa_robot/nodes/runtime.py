@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import rclpy
@@ -72,14 +74,31 @@ class Diagnostics:
 
 def main(*makers: Callable[[], Node]) -> None:
     """Run nodes in one process until it is told to end."""
-    rclpy.init()
-    executor = SingleThreadedExecutor()
-    try:
+    with ros() as executor:
         for make in makers:
             executor.add_node(make())
         executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
+
+
+@contextmanager
+def ros() -> Iterator[SingleThreadedExecutor]:
+    """ROS and an executor, until SIGINT or SIGTERM ends what runs within, quietly.
+
+    Ctrl-C under `ros2 launch` comes twice, from the terminal and from launch, and a
+    KeyboardInterrupt may strike anywhere. So Python looks away, and rclpy's own handler ends the
+    context, on which the executor's spin ends.
+    """
+    signal.signal(signal.SIGINT, lambda *_: None)
+    rclpy.init()
+    executor = SingleThreadedExecutor()
+    try:
+        yield executor
+    except ExternalShutdownException:
         return
+    except Exception:
+        if rclpy.ok():  # else it is only that the context ended in the middle of something
+            raise
     finally:
         executor.shutdown()
         rclpy.try_shutdown()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would end Python in its exit
