@@ -11,6 +11,7 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
+from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Image
@@ -107,6 +108,35 @@ class AgentClient:
         ]
         return "; ".join(said) or "no node complains"
 
+    def message_of(self, name: str) -> str:
+        """What a node last said on /diagnostics; empty if nothing."""
+        path = f"{self.node.get_namespace().rstrip('/')}/{name}"
+        status = self.diagnostics.get(path)
+        return status.message if status else ""
+
+    def state_of(self, name: str) -> str:
+        """The lifecycle state of a node, in words."""
+        client = self.node.create_client(GetState, f"{name}/get_state")
+        return self._answer(client, GetState.Request()).current_state.label
+
+    def transition(self, name: str, label: str) -> None:
+        """Ask a node for a lifecycle transition.
+
+        Raises:
+            ValueError: if it fails.
+        """
+        request = ChangeState.Request()
+        request.transition.label = label
+        client = self.node.create_client(ChangeState, f"{name}/change_state")
+        if not self._answer(client, request).success:
+            raise ValueError(f"{name} failed to {label}; {self.complaints()}")
+
+    def _answer(self, client: Any, request: Any) -> Any:
+        self.wait(client.service_is_ready, f"service {client.srv_name}")
+        future = client.call_async(request)
+        self.wait(future.done, f"an answer of {client.srv_name}")
+        return future.result()
+
     # Tasks and goals.
 
     def wait_until_ready(self, timeout: float = 60.0) -> None:
@@ -117,30 +147,24 @@ class AgentClient:
         """A task's name or YAML, in force when this returns."""
         self._ask(self._task, String(data=text), "the task")
 
-    def set_goal_position(self, position: Sequence[float]) -> None:
-        """A goal in m in the base frame, in force when this returns."""
+    def set_goal_position(self, position: Sequence[float], frame: str = "") -> None:
+        """A goal in m in ``frame``, by default the base frame, in force when this returns."""
         pose = PoseStamped()
-        pose.header.frame_id = self.contract.base_frame
+        pose.header.frame_id = frame or self.contract.base_frame
         point = pose.pose.position
         point.x, point.y, point.z = (float(v) for v in position)
         pose.pose.orientation.w = 1.0
         self._ask(self._goal_pose, pose, "the goal position")
 
     def set_goal_image(self, images: Sequence[np.ndarray]) -> None:
-        """Goal images, one a camera, in force when this returns."""
+        """Goal images, one a camera, in force when this returns.
+
+        This and the other requests raise a ValueError with the agent's words if it refuses.
+        """
         message = messages.goal_image_message(images, self.contract.cameras[0], 0)
         self._ask(self._goal_image, message, "the goal image")
 
-    def publish_task(self, text: str) -> None:
-        """Say a task without waiting for it, for example one that will be refused."""
-        self._match(self._task)
-        self._task.publish(String(data=text))
-
-    def publish_goal_pose(self, pose: PoseStamped) -> None:
-        self._match(self._goal_pose)
-        self._goal_pose.publish(pose)
-
-    def _ask(self, publisher: Any, message: Any, what: str) -> None:
+    def _ask(self, publisher: Any, message: Any, what: str, timeout: float = 30.0) -> None:
         self._match(publisher)
         before = self.status.get("version", 0)
         publisher.publish(message)
@@ -150,9 +174,10 @@ class AgentClient:
                 self.status["in_force"] or self.status["refused"]
             )
 
-        self.wait(is_settled, f"{what} to be in force")
-        if self.status["refused"]:
-            raise ValueError(f"{what} was refused: {self.status['refused']}")
+        self.wait(is_settled, f"{what} to be in force", timeout)
+        refusal = self.status["error"] or self.status["refused"]
+        if refusal:
+            raise ValueError(f"{what} was refused: {refusal}")
 
     def _match(self, publisher: Any) -> None:
         self.wait(
@@ -163,11 +188,7 @@ class AgentClient:
 
     def call(self, name: str) -> str:
         """Call ``safety/stop``, ``safety/release`` or ``memory/save``; returns what it answered."""
-        client = self._clients[name]
-        self.wait(client.service_is_ready, f"service {name}")
-        future = client.call_async(Trigger.Request())
-        self.wait(future.done, f"an answer of {name}")
-        answer = future.result()
+        answer = self._answer(self._clients[name], Trigger.Request())
         if not answer.success:
             raise ValueError(f"{name}: {answer.message}")
         return answer.message

@@ -109,7 +109,7 @@ class ConfiguratorNode(AgentNode):
         self._is_active = False
         self._sent_version = 0
         self._acknowledged: dict[str, str] = {}
-        self._status_text = ""
+        self._status_text = self._error = ""
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_timer(SUPERVISION_PERIOD, self._supervise, clock=STEADY)
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
@@ -150,7 +150,8 @@ class ConfiguratorNode(AgentNode):
         """Take up what a user asks for; what cannot be taken up puts the arm on hold."""
         try:
             self._take(read(message))
-        except ValueError:
+        except ValueError as error:
+            self._error = str(error)
             if self._task is not None:
                 self._publish_configuration(replace(self._task, mode=OFF))
             raise
@@ -170,6 +171,7 @@ class ConfiguratorNode(AgentNode):
 
     def _take(self, task: Task) -> None:
         """Put a task in force for all modules, from the next observation on."""
+        self._error = ""
         self._publish_configuration(task)
         self._task = task
 
@@ -229,6 +231,7 @@ class ConfiguratorNode(AgentNode):
         names = [node.name for node in self._supervised]
         status = {
             **self._said,
+            "error": self._error,
             "version": self._sent_version,
             "in_force": all(self._acknowledged.get(name) == "" for name in names)
             and all(node.is_active for node in self._supervised),

@@ -1,0 +1,217 @@
+"""The whole agent through ROS: it comes up, acts, switches modes, survives what happens to it."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+
+from jepa_robot.cli.evaluate import run_evaluation
+from jepa_robot.models import Bundle
+from jepa_robot.nodes import messages
+from jepa_robot.nodes.messages import ACKNOWLEDGEMENTS, LATCHED
+
+GOAL = (0.5, 0.1, 0.3)
+
+
+def stamps_of(client, topic):
+    """The stamps that arrive on a topic, in a list that grows."""
+    stamps = []
+    client.listen(
+        Image, topic, lambda m: stamps.append(messages.from_time(m.header.stamp)), ACKNOWLEDGEMENTS
+    )
+    return stamps
+
+
+def wait_for_more(client, stamps, what):
+    count = len(stamps)
+    client.wait(lambda: len(stamps) > count + 2, what)
+
+
+@pytest.mark.parametrize("mode", ["1", "2"])
+def test_ros_and_in_process_give_the_same_actions_to_the_bit(domain, tiny, mode):
+    def evaluate(through_ros, composition):
+        return run_evaluation(
+            *("panda", str(tiny), "reach", mode, "image", 2, 3, through_ros, composition),
+            progress=lambda done, total: None,
+        )
+
+    in_process = evaluate(False, "")
+    for composition in ("single", "processes"):
+        through_ros = evaluate(True, composition)
+        assert through_ros["actions_sha256"] == in_process["actions_sha256"]
+        assert through_ros["distances"] == in_process["distances"]
+
+
+def test_modes_switch_while_the_arm_moves_and_memory_fills(start, tmp_path):
+    params = tmp_path / "params.yaml"
+    params.write_text(f"memory: {{ros__parameters: {{file: {tmp_path / 'memory.npz'}}}}}")
+    with start(simulator="realtime", params_file=str(params)) as (client, _):
+        actions, plans = stamps_of(client, "action"), stamps_of(client, "plan")
+        client.wait_until_ready()
+        assert client.status["goal"] == "none"
+        client.set_goal_position(GOAL)
+        wait_for_more(client, plans, "plans in Mode-2")
+        client.set_task(f"name: reach\nmode: 1\ngoal: {{position: {list(GOAL)}}}")
+        wait_for_more(client, actions, "actions in Mode-1")
+        seen = len(plans)
+        wait_for_more(client, actions, "more actions in Mode-1")
+        assert len(plans) == seen
+        client.set_task(f"name: reach\nmode: 2\ngoal: {{position: {list(GOAL)}}}")
+        wait_for_more(client, plans, "plans in Mode-2 again")
+        assert client.safety_state.level == DiagnosticStatus.OK
+        assert "steps written" in client.call("memory/save")
+    with np.load(tmp_path / "memory.npz") as saved:
+        assert len(saved["stamp"]) > 5
+        assert (np.diff(saved["stamp"]) > 0).all()
+        assert len(set(saved["episode"])) >= 2
+
+
+def test_a_namespace_holds_the_whole_agent(start):
+    with start(simulator="realtime", namespace="left/arm", composition="single") as (client, _):
+        client.wait_until_ready()
+        client.set_goal_position(GOAL)
+        client.wait(
+            lambda: client.safety_state and client.safety_state.message == "following", "motion"
+        )
+        names = {name for name, _ in client.node.get_topic_names_and_types()}
+        assert "/left/arm/state" in names
+        ours = {"/diagnostics", "/rosout", "/parameter_events", "/clock"}
+        assert [name for name in names if not name.startswith("/left/arm/")] == sorted(names & ours)
+
+
+@pytest.mark.parametrize("victim", ["perception", "actor"])
+def test_a_killed_node_comes_back_and_the_task_goes_on(start, victim):
+    with start(simulator="realtime") as (client, group):
+        actions = stamps_of(client, "action")
+        client.wait_until_ready()
+        client.set_goal_position(GOAL)
+        wait_for_more(client, actions, "actions before")
+        group.processes[victim].send_signal(signal.SIGKILL)
+        client.wait(lambda: client.safety_state.level != DiagnosticStatus.OK, "the arm to be held")
+        wait_for_more(client, actions, "actions after")
+        client.wait(
+            lambda: client.safety_state.level == DiagnosticStatus.OK, "the arm to follow again"
+        )
+        client.wait(lambda: client.status["in_force"], "the configuration to be in force again")
+
+
+def test_a_stop_outlives_the_safety_process(start):
+    with start(simulator="realtime") as (client, group):
+        client.wait_until_ready()
+        client.set_goal_position(GOAL)
+        client.wait(
+            lambda: client.safety_state and client.safety_state.message == "following", "motion"
+        )
+        client.call("safety/stop")
+        client.wait(lambda: client.safety_state.level == DiagnosticStatus.ERROR, "the stop")
+        client.safety_state = None
+        group.processes["safety"].send_signal(signal.SIGKILL)
+        client.wait(
+            lambda: client.safety_state and "stop" in client.safety_state.message,
+            "the stop after the restart",
+        )
+        client.call("safety/release")
+        client.wait(lambda: client.safety_state.message == "following", "the arm to follow again")
+
+
+def test_what_cannot_be_done_is_told_and_the_arm_holds(start):
+    image = np.zeros((64, 64, 3), np.uint8)
+    requests = {
+        r"\[2.0, 0.0, 0.0\], out of reach": lambda c: c.set_goal_position((2.0, 0.0, 0.0)),
+        r"expected 3 finite|expected finite": lambda c: c.set_goal_position((np.nan, 0.0, 0.0)),
+        r"goal_pose is in frame 'map', expected 'panda_link0'": lambda c: c.set_goal_position(
+            GOAL, "map"
+        ),
+        r"'fly' is neither a path nor one of config/tasks": lambda c: c.set_task("fly"),
+        r"goal_image is 64x64 rgb8.*expected 128x64 rgb8": lambda c: c.set_goal_image([image]),
+    }
+    with start(simulator="realtime", composition="single") as (client, _):
+        client.wait_until_ready()
+        for says, request in requests.items():
+            client.set_goal_position(GOAL)
+            client.wait(
+                lambda: client.safety_state and client.safety_state.message == "following",
+                "motion",
+            )
+            with pytest.raises(ValueError, match=says):
+                request(client)
+            said = client.status["error"]
+            client.wait(
+                lambda said=said: client.message_of("configurator") == said,
+                "the refusal on /diagnostics",
+            )
+            client.wait(
+                lambda: client.safety_state.level == DiagnosticStatus.WARN, "the arm to hold"
+            )
+
+
+def test_a_bundle_that_does_not_fit_configures_nothing(start, contract, tmp_path):
+    from tests.tiny_bundle import build
+
+    path = build(tmp_path / "other", contract)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["cameras"][0]["width"] = 128
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with start(simulator="realtime", model=str(path)) as (client, _):
+        client.wait(
+            lambda: "cameras[0].width is 128 in the bundle, 64 on the robot" in client.complaints(),
+            "the mismatch on /diagnostics",
+        )
+        client.wait(
+            lambda: client.safety_state and client.safety_state.message == "no_action",
+            "the arm to be held",
+        )
+        for name in ("perception", "world_model", "cost", "actor", "memory", "configurator"):
+            assert client.state_of(name) == "unconfigured"
+            with pytest.raises(ValueError, match="configure"):
+                client.transition(name, "configure")
+
+
+def test_latents_of_another_bundle_are_dropped_and_told(start):
+    with start(simulator="realtime", composition="single") as (client, _):
+        client.wait_until_ready()
+        foreign = client.node.create_publisher(Image, "state", messages.DATA)
+        client.wait(lambda: foreign.get_subscription_count() >= 4, "subscribers on state")
+        foreign.publish(messages.tensor_message(np.zeros((1, 20)), 1, "other-12345678"))
+        said = "state is of bundle 'other-12345678', expected 'tiny-"
+        client.wait(
+            lambda: all(
+                said in client.message_of(name) for name in ("world_model", "cost", "actor")
+            ),
+            "complaints of the foreign latent",
+        )
+
+
+def test_a_configuration_that_a_module_refuses_is_told(start, tiny):
+    bundle_id = Bundle(tiny).id
+    with start(simulator="realtime", composition="single") as (client, _):
+        client.wait_until_ready()
+        acks = []
+        client.listen(
+            String, "configuration_ack", lambda m: acks.append(json.loads(m.data)), ACKNOWLEDGEMENTS
+        )
+        rogue = client.node.create_publisher(String, "configuration", LATCHED)
+        sections = {
+            "actor": {"mode": 7},
+            "cost": {"weights": {"magic": 1}},
+            "memory": {},
+        }
+        configuration = {"activation": 0, "sections": sections}
+        for version, bundle in ((98, "x"), (99, bundle_id)):
+            rogue.publish(
+                String(data=json.dumps({**configuration, "version": version, "bundle": bundle}))
+            )
+            client.wait(
+                lambda version=version: (
+                    {a["node"] for a in acks if a["version"] == version} >= {"actor", "cost"}
+                ),
+                "both modules' answers",
+            )
+        errors = {(ack["version"], ack["node"]): ack["error"] for ack in acks}
+        assert "for bundle 'x', expected 'tiny-" in errors[98, "cost"]
+        assert "actor.mode is 7" in errors[99, "actor"]
+        assert "names ['magic']" in errors[99, "cost"]
