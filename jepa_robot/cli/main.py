@@ -7,7 +7,7 @@ import os
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -24,7 +24,10 @@ app = typer.Typer(
 Robot = Annotated[str, typer.Option(help="Robot contract: a YAML file, or a shipped name.")]
 Model = Annotated[str, typer.Option("--bundle", "--model", help="Model bundle: folder or name.")]
 Seed = Annotated[int, typer.Option(min=0, help="Everything random follows from it.")]
-Json = Annotated[Path | None, typer.Option("--json", help="Write the result to this file.")]
+Json = Annotated[
+    Optional[Path],  # noqa: UP045 (Ubuntu's typer 0.9 knows no Path | None)
+    typer.Option("--json", help="Write the result to this file."),
+]
 
 
 class Mode(str, Enum):

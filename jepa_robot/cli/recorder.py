@@ -62,6 +62,7 @@ class Recorder:
         self._joints: np.ndarray | None = None
         self._hand: np.ndarray | None = None
         self._plan: np.ndarray | None = None
+        self.plans = 0  # that have come so far
         self._images: dict[str, np.ndarray] = {}
         for camera in client.contract.cameras:
             client.listen(Image, camera.topic, partial(self._on_image, camera), SENSOR_IN)
@@ -119,6 +120,7 @@ class Recorder:
             self._run.decisions += 1
 
     def _on_plan(self, message: Image) -> None:
+        self.plans += 1
         size = self._bundle.action_size
         plan = messages.read_tensor(message, "plan", size, rows=None)
         if self._state is None or self._state[0] != messages.from_time(message.header.stamp):

@@ -1,0 +1,164 @@
+"""The whole system: success through the ROS graph, replanning, latency hop by hop, memory.
+
+`jepa-robot bench agent` measures the shipped bundle; `--from-nothing` also times collect, train
+and export and measures the bundle that they made instead.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+import yaml
+from _report import Report, Row
+
+from jepa_robot.cli.evaluate import own_domain, run_evaluation
+from jepa_robot.evaluation import InProcessRunner, sample_episodes
+from jepa_robot.graph import Settings
+from jepa_robot.models import Bundle
+from jepa_robot.modules.configurator import load_task
+from jepa_robot.processes import ProcessGroup
+from jepa_robot.robot.contract import RobotContract, load_contract
+
+ROBOT = "panda"
+POLICIES = (
+    ("2", "image"),
+    ("1", "image"),
+    ("2", "position"),
+    ("1", "position"),
+    ("random", "image"),
+    ("hold", "image"),
+    ("oracle", "image"),
+)
+GOAL = (0.5, 0.15, 0.3)
+
+
+def main(
+    quick: Annotated[bool, typer.Option("--quick", help="Few goals, short runs.")] = False,
+    seed: int = 1000,
+    bundle: str = "reach_panda",
+    from_nothing: Annotated[bool, typer.Option("--from-nothing")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json")] = None,
+) -> None:
+    """Measure the agent."""
+    own_domain()
+    report = Report("agent")
+    with tempfile.TemporaryDirectory(prefix="jepa_robot_bench_") as folder:
+        if from_nothing:
+            bundle = make_bundle(report, Path(folder))
+        success(report, bundle, 5 if quick else 100, seed)
+        replanning(report, bundle, 3.0 if quick else 15.0)
+        latency(report, bundle, 3.0 if quick else 20.0)
+    report.write(full=not quick, json_file=json_file)
+
+
+def make_bundle(report: Report, folder: Path) -> str:
+    """Collect, train and export with the defaults; the time that each takes."""
+    data, run, bundle = (str(folder / name) for name in ("data", "run", "bundle"))
+    total = 0.0
+    for command in (["collect", data], ["train", data, run], ["export", run, bundle]):
+        begin = time.monotonic()
+        subprocess.run([sys.executable, "-m", "jepa_robot.cli.main", *command], check=True)
+        seconds = time.monotonic() - begin
+        total += seconds
+        report.add(Row(f"from nothing: {command[0]}", seconds / 60, "min"))
+    report.add(Row("from nothing: to a bundle", total / 60, "min"))
+    return bundle
+
+
+def success(report: Report, bundle: str, goals: int, seed: int) -> None:
+    """Success of both modes and the baselines on the same unseen goals, through ROS."""
+    for mode, goal in POLICIES:
+        result = run_evaluation(
+            ROBOT, bundle, "reach", mode, goal, goals, seed, True, "processes", lambda *_: None
+        )
+        name = f"mode {mode}, goal {goal}" if mode in "12" else f"baseline {mode}"
+        rate = 100 * result["success_rate"]
+        low, high = 100 * result["low"], 100 * result["high"]
+        report.add(Row(f"reach within 3 cm: {name}", rate, "%", "", goals, low, high))
+        distance = 100 * result["median_distance"]
+        report.add(Row(f"final distance, median: {name}", distance, "cm", "", goals))
+
+
+def replanning(report: Report, bundle: str, seconds: float) -> None:
+    """Plans a second while the whole system runs in real time, against the planner alone."""
+    contract = load_contract(ROBOT)
+    task = load_task("reach")
+    judge, episodes = sample_episodes(contract, "reach", 2 if seconds < 5 else 10, 0)
+    runner = InProcessRunner(contract, Bundle(bundle), task, judge, "2", "position")
+    results = [runner.run(episode, [], 0) for episode in episodes]
+    runner.close()
+    times = [t for result in results for t in result.decision_times]
+    alone = 1 / np.median(times)
+    report.add(Row("replanning: planner alone, in process", alone, "Hz", "", len(times)))
+    with running(contract, bundle, 2, "continuous") as (recorder, _):
+        recorder.clear()
+        plans = recorder.plans
+        begin = time.monotonic()
+        recorder.record(np.array(GOAL), seconds)
+        rate = (recorder.plans - plans) / (time.monotonic() - begin)
+    planner = task.planner
+    name = "x".join(str(planner[key]) for key in ("candidates", "horizon", "iterations"))
+    report.add(
+        Row(f"replanning: {name}, whole system running", rate, "Hz", f"{alone:.0f} Hz alone", 1)
+    )
+
+
+def latency(report: Report, bundle: str, seconds: float) -> None:
+    """Ages of the observation at each hop, and memory, in both modes, in real time."""
+    contract = load_contract(ROBOT)
+    for mode in (1, 2):
+        with running(contract, bundle, mode, "observation") as (recorder, group):
+            recorder.clear()
+            recorder.record(np.array(GOAL), seconds)
+            for hop, ages in recorder.latencies().items():
+                for name, value in (
+                    ("median", np.median(ages)),
+                    ("p99", np.percentile(ages, 99)),
+                ):
+                    text = f"age at {hop}, {name}: mode {mode}"
+                    report.add(Row(text, float(value), "ms", "", len(ages)))
+            memory = sum(
+                proportional_set_size(process.pid)
+                for name, process in group.processes.items()
+                if name != "simulator"
+            )
+            report.add(Row(f"memory, sum of PSS: mode {mode}", memory, "MB", "", 1))
+
+
+@contextmanager
+def running(contract: RobotContract, bundle: str, mode: int, replan: str) -> Iterator[tuple]:
+    """A graph in real time, under a task with a goal: its recorder and its processes."""
+    from jepa_robot.cli.recorder import Recorder
+    from jepa_robot.nodes.client import AgentClient
+
+    settings = Settings(robot=ROBOT, model=bundle, simulator="realtime")
+    task = load_task("reach")
+    about = {"name": task.name, "mode": mode, "replan": replan, "goal": {"position": list(GOAL)}}
+    about |= {"weights": task.weights, "planner": task.planner}
+    with tempfile.TemporaryDirectory(prefix="jepa_robot_logs_") as logs:
+        group = ProcessGroup(settings, Path(logs))
+        with group, AgentClient(contract, watch=group.watch) as client:
+            recorder = Recorder(client, Bundle(bundle))
+            client.wait_until_ready()
+            client.set_task(yaml.safe_dump(about))
+            yield recorder, group
+
+
+def proportional_set_size(pid: int) -> float:
+    """MB of memory that are a process's own or its share of what it shares."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("Pss:"))
+    return int(line.split()[1]) / 1024
+
+
+if __name__ == "__main__":
+    typer.run(main)
