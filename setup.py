@@ -59,7 +59,7 @@ setup(
         "pybullet",
         "pyyaml",
         "rich",
-        "typer",
+        "typer>=0.9",
     ],
     extras_require={
         "ros": ROS_WHEELS,

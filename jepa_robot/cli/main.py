@@ -1,6 +1,6 @@
 """The `jepa-robot` command. Imports what a command needs when it runs, so that help is quick."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: typer 0.9, Ubuntu's, drops options behind it.
 
 import json
 import os
