@@ -17,6 +17,7 @@ PATH_COLOUR = (230, 90, 20)
 HAND_COLOUR = (20, 60, 200)
 TEXT_COLOUR = (30, 30, 30)
 STRIP_FRAMES = 6
+CAPTION = 24  # pixels
 
 
 def draw_episode(contract: RobotContract, run, folder: Path) -> list[Path]:
@@ -75,6 +76,8 @@ def _picture(
         if seen is not None:  # what the agent sees, at its own size
             image[-camera.height - 3 : -3, 3 : camera.width + 3] = seen
         drawn.append(image)
+    caption = np.full((CAPTION, drawn[0].shape[1], 3), 255, np.uint8)
     text = f"{time:.2f} s   {100 * distance:.1f} cm"
-    cv2.putText(drawn[0], text, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, TEXT_COLOUR, 1, cv2.LINE_AA)
-    return np.ascontiguousarray(np.concatenate(drawn, axis=0)[..., ::-1])
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    cv2.putText(caption, text, (8, CAPTION - 8), font, 0.5, TEXT_COLOUR, 1, cv2.LINE_AA)
+    return np.ascontiguousarray(np.concatenate([caption, *drawn], axis=0)[..., ::-1])

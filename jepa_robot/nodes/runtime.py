@@ -99,6 +99,8 @@ def ros() -> Iterator[SingleThreadedExecutor]:
         if rclpy.ok():  # else it is only that the context ended in the middle of something
             raise
     finally:
+        for node in executor.get_nodes():
+            node.destroy_node()  # or its participant leaves shared memory behind
         executor.shutdown()
         rclpy.try_shutdown()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would end Python in its exit
