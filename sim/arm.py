@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +12,7 @@ import pybullet
 
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot_sim.cameras import Renderer
+from jepa_robot_sim.quiet import quiet
 
 PHYSICS_RATE = 500  # Hz
 STEP_NS = 1_000_000_000 // PHYSICS_RATE
@@ -39,7 +38,7 @@ class SimulatedArm:
     def __init__(self, contract: RobotContract, gui: bool = False, zoom: int = 1) -> None:
         self.contract = contract
         self.every = {name: _divide(contract, name) for name in ("image", "joint_states", "safety")}
-        with _quiet():
+        with quiet():
             self._client = pybullet.connect(pybullet.GUI if gui else pybullet.DIRECT)
         self._call("setGravity", 0, 0, -9.81)
         self._call("setTimeStep", 1 / PHYSICS_RATE)
@@ -136,7 +135,7 @@ class SimulatedArm:
         with tempfile.TemporaryDirectory() as folder:
             light = Path(folder) / path.name
             light.write_text(_with_collision_meshes_as_visuals(path))
-            with _quiet():
+            with quiet():
                 return self._call(
                     "loadURDF",
                     str(light),
@@ -170,17 +169,3 @@ def _with_collision_meshes_as_visuals(path: Path) -> str:
     """The URDF's text with cheap visuals: the software renderer is bound by vertices."""
     text = re.sub(r"meshes/visual/([\w.-]+)", r"meshes/collision/\1", path.read_text())
     return text.replace("package://", f"{path.parent.as_posix()}/")
-
-
-@contextlib.contextmanager
-def _quiet():
-    """Hide what the physics engine's C++ side prints while it loads."""
-    saved = os.dup(1)
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 1)
-        yield
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)
-        os.close(null)

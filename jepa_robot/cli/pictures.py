@@ -18,6 +18,7 @@ HAND_COLOUR = (20, 60, 200)
 TEXT_COLOUR = (30, 30, 30)
 STRIP_FRAMES = 6
 CAPTION = 24  # pixels
+AT_REST = 0.005  # m from where the hand ended
 
 
 def draw_episode(contract: RobotContract, run, folder: Path) -> list[Path]:
@@ -37,7 +38,9 @@ def draw_episode(contract: RobotContract, run, folder: Path) -> list[Path]:
             )
     finally:
         stage.close()
-    chosen = np.unique(np.linspace(0, len(pictures) - 1, STRIP_FRAMES).astype(int))
+    moving = sum(distance > run.distances[-1] + AT_REST for distance in run.distances)
+    last = min(moving, len(pictures) - 1)  # the strip ends where the hand arrives
+    chosen = np.unique(np.linspace(0, last, STRIP_FRAMES).astype(int))
     strip = folder / "episode.png"
     cv2.imwrite(str(strip), np.concatenate([pictures[i] for i in chosen], axis=1))
     written = [strip]

@@ -13,10 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 def progress(title: str) -> Iterator[Callable[[int, int], None]]:
     """Draw a bar on standard error; yields a function to call with what is done and the total."""
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        bar = bars.add_task(title, total=None)
+    bars = Progress(*columns, console=Console(stderr=True))
+    bar = bars.add_task(title, total=None)
 
-        def report(done: int, total: int) -> None:
-            bars.update(bar, completed=done, total=total)
+    def report(done: int, total: int) -> None:
+        bars.start()  # not before something is under way: an error may come first
+        bars.update(bar, completed=done, total=total)
 
+    try:
         yield report
+    finally:
+        bars.stop()
