@@ -29,7 +29,7 @@ DECISIONS_A_STEP = 10  # of the planner take about as long as a step of the JEPA
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything a training run depends on, but for the data. Each stage follows from ``seed``."""
+    """Everything a training run depends on, but for the data. ``seed`` is that of every stage."""
 
     jepa: JEPAConfig = field(default_factory=JEPAConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
@@ -39,6 +39,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if isinstance(self.labels, bool) or not 10 <= self.labels <= MAX_LABELS:
             raise ValueError(f"labels is {self.labels!r}, expected 10 to {MAX_LABELS}")
+        for stage in ("jepa", "distill"):
+            settings = dataclasses.replace(getattr(self, stage), seed=self.seed)
+            object.__setattr__(self, stage, settings)
 
 
 def train_all(
@@ -95,8 +98,7 @@ def _train(
     seconds = {}
 
     begin = time.monotonic()
-    jepa = dataclasses.replace(config.jepa, seed=config.seed)
-    agent = train_jepa(training, jepa, lambda done, _: report(done, total))
+    agent = train_jepa(training, config.jepa, lambda done, _: report(done, total))
     seconds["jepa"] = time.monotonic() - begin
 
     begin = time.monotonic()
@@ -117,7 +119,7 @@ def _train(
             Bundle(Path(folder) / "bundle"),
             contract,
             states.reshape(-1, states.shape[-1]),
-            dataclasses.replace(config.distill, seed=config.seed),
+            config.distill,
             lambda done, _: report(config.jepa.iterations + done // DECISIONS_A_STEP, total),
         )
     seconds["distill"] = time.monotonic() - begin

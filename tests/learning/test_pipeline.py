@@ -1,0 +1,52 @@
+"""All stages of training in a row, as `jepa-robot train` runs them."""
+
+import pytest
+
+from jepa_robot.learning.distill import DistillConfig
+from jepa_robot.learning.export import export
+from jepa_robot.learning.jepa import JEPAConfig
+from jepa_robot.learning.pipeline import TrainConfig, train_all
+from jepa_robot.models import Bundle
+
+MOMENT = TrainConfig(
+    jepa=JEPAConfig(latent_size=4, width=16, iterations=4, batch=4),
+    distill=DistillConfig(decisions=20, rounds=2, iterations=5, imagined_steps=3),
+    labels=50,
+    seed=3,
+)
+
+
+@pytest.fixture(scope="module")
+def trained(contract, data_folder, tmp_path_factory):
+    run = tmp_path_factory.mktemp("pipeline") / "run"
+    calls = []
+    metrics = train_all(data_folder, run, contract, MOMENT, lambda *call: calls.append(call))
+    return run, metrics, calls
+
+
+def test_metrics_and_progress_cover_every_stage(trained):
+    _, metrics, calls = trained
+    assert {"readout_r2", "prediction_ratio", "latent_std", "policy_error"} <= set(metrics)
+    assert set(metrics["seconds"]) == {"jepa", "readout", "distill"}
+    assert calls == sorted(calls)
+    assert calls[-1][0] == calls[-1][1]
+
+
+def test_the_bundle_records_data_labels_seed_and_recipe(trained, contract, tmp_path):
+    export(trained[0], tmp_path / "bundle", contract, "moment", "a command")
+    manifest = Bundle(tmp_path / "bundle").manifest
+    assert manifest["data"] == {"transitions": 2000, "seed": 7, "labelled_frames": 50}
+    assert manifest["recipe"]["jepa"]["seed"] == manifest["recipe"]["distill"]["seed"] == 3
+    assert manifest["recipe"]["jepa"]["width"] == 16
+    assert manifest["results"]["readout_r2"] == trained[1]["readout_r2"]
+
+
+def test_a_finished_run_is_not_written_over(trained, contract, data_folder):
+    with pytest.raises(FileExistsError, match="expected the name of a new run"):
+        train_all(data_folder, trained[0], contract, MOMENT)
+
+
+def test_missing_data_is_named(contract, tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected a collected dataset"):
+        train_all(tmp_path / "nothing", tmp_path / "run", contract, MOMENT)
+    assert not list(tmp_path.iterdir())
