@@ -12,19 +12,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
-import yaml
 from _report import Report, Row
 
 from jepa_robot.cli.evaluate import own_domain, run_evaluation
 from jepa_robot.evaluation import InProcessRunner, sample_episodes
 from jepa_robot.graph import Settings
 from jepa_robot.models import Bundle
-from jepa_robot.modules.configurator import load_task
+from jepa_robot.modules.configurator import load_task, task_text
 from jepa_robot.processes import ProcessGroup
 from jepa_robot.robot.contract import RobotContract, load_contract
 
@@ -141,15 +141,14 @@ def running(contract: RobotContract, bundle: str, mode: int, replan: str) -> Ite
     from jepa_robot.nodes.client import AgentClient
 
     settings = Settings(robot=ROBOT, model=bundle, simulator="realtime")
-    task = load_task("reach")
-    about = {"name": task.name, "mode": mode, "replan": replan, "goal": {"position": list(GOAL)}}
-    about |= {"weights": task.weights, "planner": task.planner}
+    task = replace(load_task("reach"), mode=mode, replan=replan)
     with tempfile.TemporaryDirectory(prefix="jepa_robot_logs_") as logs:
         group = ProcessGroup(settings, Path(logs))
         with group, AgentClient(contract, watch=group.watch) as client:
             recorder = Recorder(client, Bundle(bundle))
             client.wait_until_ready()
-            client.set_task(yaml.safe_dump(about))
+            client.set_task(task_text(task))
+            client.set_goal_position(GOAL)
             yield recorder, group
 
 

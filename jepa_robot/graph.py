@@ -19,6 +19,7 @@ from jepa_robot import resources
 from jepa_robot.models import Bundle
 from jepa_robot.modules.configurator import load_task
 from jepa_robot.robot.contract import load_contract
+from jepa_robot.robot.kinematics import Kinematics
 
 COMPOSITIONS = ("processes", "single")
 CLOCKS = ("realtime", "lockstep")
@@ -94,6 +95,7 @@ def check(settings: Settings) -> None:
         ValueError, FileNotFoundError: names the contract, bundle or task and what was expected.
     """
     contract = load_contract(settings.robot)
+    Kinematics(contract)
     Bundle(settings.model).check_fits(contract)
     if settings.task:
         load_task(settings.task)

@@ -38,7 +38,8 @@ FIELDS = (
     *("id", "latent_size", "image_size", "joints", "cameras", "actions", "time_step"),
     *("opset", "files", "data", "command", "results"),
 )
-POSE_TOLERANCE = 1e-3
+POSE_TOLERANCE = 1e-3  # m, and of a quaternion
+ROUNDING = 1e-9
 
 
 class InvalidBundle(ValueError):
@@ -124,8 +125,28 @@ class Bundle:
             available = onnxruntime.get_available_providers()
             preferred = ("CUDAExecutionProvider", "CPUExecutionProvider")
             providers = [p for p in preferred if p in available and _is_usable(p)]
-            self._sessions[graph] = Session(self.path / name, providers, self._threads)
+            session = Session(self.path / name, providers, self._threads)
+            self._check_sizes(graph, session)
+            self._sessions[graph] = session
         return self._sessions[graph]
+
+    def _check_sizes(self, graph: str, session: Session) -> None:
+        """The last axis of each input and output is what the manifest says, where it is fixed."""
+        sizes = {
+            "proprioception": self.proprioception_size,
+            "state": self.state_size,
+            "next_state": self.state_size,
+            "action": self.action_size,
+            "latent": self.latent_size,
+            "goal_latent": self.latent_size,
+            "position": 3,
+        }
+        for name, shape in {**session.inputs, **session.outputs}.items():
+            size, expected = shape[-1], sizes.get(name)
+            if isinstance(size, int) and expected is not None and size != expected:
+                raise InvalidBundle(
+                    f"{self.path / graph}.onnx: {name} has size {size}, expected {expected}"
+                )
 
     def check_fits(self, contract: RobotContract) -> None:
         """Compare with a robot.
@@ -160,6 +181,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     for field in FIELDS:
         if field not in manifest:
             raise InvalidBundle(f"{file}: {field} is missing, expected a value")
+    if not isinstance(manifest["files"], dict):
+        raise InvalidBundle(f"{file}: files is {manifest['files']!r}, expected names and SHA-256")
     for name, digest in manifest["files"].items():
         if Path(name).name != name:
             raise InvalidBundle(f"{file}: names {name!r}, expected a file of the bundle's folder")
@@ -213,7 +236,8 @@ def difference(field: str, actual: Any, expected: Any, holder: str = "bundle") -
                 return found
         return None
     if isinstance(expected, float) and isinstance(actual, (int, float)):
-        agree = abs(actual - expected) <= POSE_TOLERANCE
+        is_pose = ".position" in field or ".orientation" in field
+        agree = abs(actual - expected) <= (POSE_TOLERANCE if is_pose else ROUNDING)
     else:
         agree = actual == expected
     return None if agree else f"{field} is {actual!r} in the {holder}, {expected!r} on the robot"

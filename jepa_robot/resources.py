@@ -43,13 +43,10 @@ def find(kind: str, name: str | Path, suffix: str = "") -> Path:
     Raises:
         FileNotFoundError: names what was asked for and what is there.
     """
-    path = Path(name).expanduser()
-    if path.exists():
-        return path
     folder = share_directory() / kind
-    shipped = folder / f"{name}{suffix}"
-    if shipped.exists():
-        return shipped
+    for path in (Path(name).expanduser(), folder / f"{name}{suffix}"):
+        if os.path.exists(path):  # which is False, not an error, for a name that cannot be one
+            return path
     known = sorted(p.name.removesuffix(suffix) for p in folder.glob(f"*{suffix}"))
     raise FileNotFoundError(
         f"{str(name)!r} is neither a path nor one of {kind}: expected one of {', '.join(known)}"

@@ -42,6 +42,9 @@ class Section:
     def __contains__(self, field: str) -> bool:
         return field in self._data
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(map(str, self._data)))
+
     def fail(self, field: str, expected: str) -> InvalidFile:
         """The error to raise for ``field``."""
         where = self._where(field)
@@ -51,7 +54,7 @@ class Section:
 
     def end(self) -> None:
         """Refuse fields that nobody asked for: most often they are misspelt."""
-        unknown = sorted(set(self._data) - self._read)
+        unknown = sorted(set(self._data) - self._read, key=str)
         if unknown:
             raise InvalidFile(
                 f"{self.source}: {self._where(unknown[0])} is not a known field, "

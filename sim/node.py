@@ -96,10 +96,14 @@ class SimulatorNode(Node):
     def _on_episode(self, message: String) -> None:
         try:
             request = json.loads(message.data)
-            start = request["start"]
-            if start is not None and len(start) != len(self.contract.joints):
-                raise ValueError(f"start has {len(start)} values")
-            self._request = {"id": request["id"], "start": start, "frames": int(request["frames"])}
+            start, frames = request["start"], int(request["frames"])
+            if start is not None:
+                start = np.array(start, float)
+                if start.shape != (len(self.contract.joints),) or not np.isfinite(start).all():
+                    raise ValueError(f"start is {start.tolist()}")
+            if frames < 0:
+                raise ValueError(f"frames is {frames}")
+            self._request = {"id": request["id"], "start": start, "frames": frames}
         except (ValueError, KeyError, TypeError) as error:
             self.diagnostics.error(
                 f"episode is {message.data!r} ({error}), expected JSON with id, start, frames"
@@ -172,7 +176,7 @@ class SimulatorNode(Node):
     def _start_episode(self, executor: SingleThreadedExecutor) -> None:
         request, self._request = self._request, None
         self._episode, self._frames_left = request["id"], request["frames"]
-        positions = request["start"] or self.arm.joint_states()[0]
+        positions = self.arm.joint_states()[0] if request["start"] is None else request["start"]
         begin_episode(self.arm, positions)
         self._commanded = np.array(positions)
         now = self.arm.time_ns

@@ -7,7 +7,13 @@ import pytest
 
 from jepa_robot.models import Bundle
 from jepa_robot.modules.actor import Actor, ActorConfig
-from jepa_robot.modules.configurator import Configurator, InvalidTask, load_task
+from jepa_robot.modules.configurator import (
+    Configuration,
+    Configurator,
+    InvalidTask,
+    load_task,
+    task_text,
+)
 from jepa_robot.modules.cost import TERMS, Cost, CostConfig, InvalidConfiguration
 from jepa_robot.modules.memory import Memory
 from jepa_robot.modules.perception import InvalidObservation, Observation, Perception
@@ -219,3 +225,30 @@ def test_a_task_without_a_goal_is_off_and_with_one_on(bundle, contract):
         "position": None,
         "latent": sections["actor"]["goal_latent"],
     }
+
+
+def test_a_task_survives_being_written_and_read():
+    task = dataclasses.replace(load_task("reach"), mode=1, seed=3, replan="continuous")
+    assert load_task(task_text(task)) == task
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[1]",
+        '{"version": "1", "activation": 0, "bundle": "", "task": "", "sections": {}}',
+        '{"version": 1, "activation": 0, "bundle": "", "task": "", "sections": {"cost": 3}}',
+    ],
+)
+def test_what_is_no_configuration_is_refused(text):
+    with pytest.raises(InvalidConfiguration, match="configuration"):
+        Configuration.from_json(text)
+
+
+def test_a_name_that_cannot_be_a_file_is_refused():
+    with pytest.raises(InvalidTask, match="is neither a path nor one of"):
+        load_task("x" * 5000)
+    with pytest.raises(InvalidTask, match="1 is not a known field"):
+        load_task("name: reach\n1: 2\nfoo: 3")

@@ -71,7 +71,7 @@ def test_no_finite_cost_at_all_is_an_error():
     ("settings", "says"),
     [
         ({"elites": 300}, "planner.elites is 300, expected at most candidates, 256"),
-        ({"horizon": 0}, "planner.horizon is 0, expected a whole number above 0"),
+        ({"horizon": 0}, "planner.horizon is 0, expected a whole number from 1"),
         ({"iterations": 2.5}, "planner.iterations is 2.5"),
         ({"correlation": 1.5}, "planner.correlation is 1.5, expected 0 to 0.999"),
     ],

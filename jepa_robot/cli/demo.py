@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import typer
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -15,7 +15,7 @@ from jepa_robot.cli.pictures import draw_episode
 from jepa_robot.cli.progress import progress
 from jepa_robot.graph import Settings, check
 from jepa_robot.models import Bundle
-from jepa_robot.modules.configurator import load_task
+from jepa_robot.modules.configurator import load_task, task_text
 from jepa_robot.robot.contract import load_contract
 from jepa_robot_sim.arm import SimulatedArm
 from jepa_robot_sim.tasks import Reach
@@ -52,17 +52,8 @@ def run_demo(robot: str, model: str, goals: int, seed: int, gui: bool, out: Path
         place = np.array(recorder.wait_for_hand())
         with progress("reaching goals") as report:
             for mode in MODES:
-                task = load_task("reach")
-                client.set_task(
-                    yaml.safe_dump(
-                        {
-                            "name": task.name,
-                            "mode": mode,
-                            "weights": task.weights,
-                            "planner": task.planner,
-                        }
-                    )
-                )
+                task = replace(load_task("reach"), mode=mode, seed=seed)
+                client.set_task(task_text(task))
                 recorder.clear()
                 for _ in range(goals):
                     place = judge.sample_from(place, rng)

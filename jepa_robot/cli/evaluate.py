@@ -8,13 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from jepa_robot import graph
 from jepa_robot.evaluation import BASELINES, InProcessRunner, evaluate, sample_episodes
 from jepa_robot.models import Bundle
 from jepa_robot.modules.actor import OFF
-from jepa_robot.modules.configurator import Task, load_task
+from jepa_robot.modules.configurator import Task, load_task, task_text
 from jepa_robot.robot.contract import RobotContract, load_contract
 
 
@@ -84,15 +82,7 @@ def _through_ros(
     from jepa_robot.nodes.evaluation import RosRunner
     from jepa_robot.processes import ProcessGroup
 
-    text = yaml.safe_dump(
-        {
-            "name": task.name,
-            "mode": OFF if mode in BASELINES else int(mode),
-            "weights": task.weights,
-            "planner": task.planner,
-            "seed": task.seed,
-        }
-    )
+    text = task_text(replace(task, mode=OFF if mode in BASELINES else int(mode)))
     with tempfile.TemporaryDirectory(prefix="jepa_robot_") as folder:
         logs = Path(folder)
         group = ProcessGroup(settings, logs)

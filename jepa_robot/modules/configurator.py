@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from jepa_robot.robot.contract import RobotContract
 from jepa_robot.validation import InvalidFile, Section
 
 SCHEMA = 1
+MODULES = ("perception", "world_model", "cost", "actor", "memory")
 
 
 class InvalidTask(InvalidFile):
@@ -45,6 +47,48 @@ class Task:
         return "none" if self.goal_latent is None else "image"
 
 
+@dataclass(frozen=True)
+class Configuration:
+    """What the configurator hands out: sections by module, in force from ``activation`` (ns) on."""
+
+    version: int
+    activation: int
+    bundle: str
+    task: str
+    sections: dict[str, dict]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Configuration:
+        """Read a configuration.
+
+        Raises:
+            InvalidConfiguration: it is no JSON, or lacks a field or section of the right type.
+        """
+        kinds = {"version": int, "activation": int, "bundle": str, "task": str, "sections": dict}
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise InvalidConfiguration(f"configuration is not JSON: {error}") from error
+        if not isinstance(data, dict) or not all(
+            isinstance(data.get(field), kind) for field, kind in kinds.items()
+        ):
+            expected = ", ".join(f"{field} ({kind.__name__})" for field, kind in kinds.items())
+            raise InvalidConfiguration(f"configuration is {text[:80]!r}, expected {expected}")
+        for module in MODULES:
+            if not isinstance(data["sections"].get(module), dict):
+                raise InvalidConfiguration(f"configuration has no section {module}, expected one")
+        return cls(**{field: data[field] for field in kinds})
+
+
+def task_text(task: Task) -> str:
+    """A task without its goal as YAML, which :func:`load_task` reads."""
+    fields = ("name", "mode", "weights", "planner", "seed", "replan")
+    return yaml.safe_dump({field: getattr(task, field) for field in fields})
+
+
 def load_task(text: str) -> Task:
     """A task from its name (``config/tasks``), the path of a YAML file, or YAML itself.
 
@@ -57,7 +101,7 @@ def load_task(text: str) -> Task:
         else:
             section = Section.from_file(Path(resources.find("config/tasks", text, ".yaml")))
         return _read(section)
-    except (FileNotFoundError, InvalidFile, InvalidConfiguration) as error:
+    except (OSError, InvalidFile, InvalidConfiguration) as error:
         raise InvalidTask(f"unknown or invalid task: {error}") from error
     except yaml.YAMLError as error:
         raise InvalidTask(f"invalid task: is not YAML: {error}") from error

@@ -69,6 +69,10 @@ class ActorNode(AgentNode):
         self._join()
         return super().on_shutdown(state)
 
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._join()
+        return super().on_error(state)
+
     def parse(self, sections: dict) -> tuple[ActorConfig, CostConfig]:
         size = self.bundle.latent_size
         return (
@@ -100,6 +104,11 @@ class ActorNode(AgentNode):
                 self._task = (stamp, state)
                 self._wake.notify()
 
+    @property
+    def _replans_continuously(self) -> bool:
+        """Only on real time: in lock-step one observation has one answer."""
+        return self._actor.config.replan == "continuous" and not self.is_lockstep
+
     def _can_react(self) -> bool:
         return self._actor.config.goal_latent is not None
 
@@ -112,7 +121,7 @@ class ActorNode(AgentNode):
         task = None
         while True:
             with self._wake:
-                replans = self._actor.config.replan == "continuous" and task is not None
+                replans = self._replans_continuously and task is not None
                 while self._task is None and self._is_running and not replans:
                     self._wake.wait()
                 if not self._is_running:

@@ -10,6 +10,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from std_msgs.msg import String
 
 from jepa_robot.models import Bundle
+from jepa_robot.modules.configurator import Configuration
 from jepa_robot.nodes.messages import ACKNOWLEDGEMENTS, LATCHED
 from jepa_robot.nodes.runtime import Diagnostics
 from jepa_robot.robot.contract import RobotContract, load_contract
@@ -22,6 +23,8 @@ class AgentNode(LifecycleNode):
     :meth:`subscribe`, and takes up configurations in ``parse`` and ``apply``.
     """
 
+    takes_configurations = True
+
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.declare_parameter("robot", "panda")
@@ -33,6 +36,7 @@ class AgentNode(LifecycleNode):
         self.version = 0  # of the configuration in force
         self._pending: list[tuple[int, int, Any]] = []
         self._made: list[tuple[Callable, Any]] = []
+        self._subscriptions_made: list[Any] = []
 
     # To be provided by a subclass.
 
@@ -101,11 +105,12 @@ class AgentNode(LifecycleNode):
             self.bundle = Bundle(self.parameter("bundle"), self.parameter("threads"))
             self.bundle.check_fits(self.contract)
             self.setup()
-            self._ack = self.publisher(String, "configuration_ack", ACKNOWLEDGEMENTS)
-            subscription = self.create_subscription(
-                String, "configuration", self.guarded(self._on_configuration), LATCHED
-            )
-            self._made.append((self.destroy_subscription, subscription))
+            if self.takes_configurations:
+                self._ack = self.publisher(String, "configuration_ack", ACKNOWLEDGEMENTS)
+                subscription = self.create_subscription(
+                    String, "configuration", self.guarded(self._on_configuration), LATCHED
+                )
+                self._made.append((self.destroy_subscription, subscription))
         except (ValueError, OSError) as error:
             self.diagnostics.error(f"cannot be configured: {error}")
             self._clean_up()
@@ -149,19 +154,17 @@ class AgentNode(LifecycleNode):
         self._made = []
 
     def _on_configuration(self, message: String) -> None:
-        configuration = json.loads(message.data)
-        version = configuration["version"]
+        configuration = Configuration.from_json(message.data)
         error = ""
         try:
-            if configuration["bundle"] != self.bundle.id:
+            if configuration.bundle != self.bundle.id:
                 raise ValueError(
-                    f"configuration is for bundle {configuration['bundle']!r}, "
-                    f"expected {self.bundle.id!r}"
+                    f"it is for bundle {configuration.bundle!r}, expected {self.bundle.id!r}"
                 )
-            parsed = self.parse(configuration["sections"])
-            self._pending.append((configuration["activation"], version, parsed))
-        except (ValueError, KeyError, TypeError) as problem:
-            error = f"configuration {version} refused: {problem}"
+            parsed = self.parse(configuration.sections)
+            self._pending.append((configuration.activation, configuration.version, parsed))
+        except ValueError as problem:
+            error = f"configuration {configuration.version} refused: {problem}"
             self.diagnostics.error(error)
-        reply = {"node": self.get_name(), "version": version, "error": error}
+        reply = {"node": self.get_name(), "version": configuration.version, "error": error}
         self._ack.publish(String(data=json.dumps(reply)))

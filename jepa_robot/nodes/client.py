@@ -166,13 +166,14 @@ class AgentClient:
 
     def _ask(self, publisher: Any, message: Any, what: str, timeout: float = 30.0) -> None:
         self._match(publisher)
-        before = self.status.get("version", 0)
+        self.wait(lambda: self.status, "the configurator's status")
+        before = self.status["requests"]
         publisher.publish(message)
 
         def is_settled() -> bool:
-            return self.status.get("version", 0) > before and (
-                self.status["in_force"] or self.status["refused"]
-            )
+            status = self.status
+            is_settled = status["in_force"] or status["refused"] or status["error"]
+            return status["requests"] > before and is_settled
 
         self.wait(is_settled, f"{what} to be in force", timeout)
         refusal = self.status["error"] or self.status["refused"]

@@ -20,13 +20,19 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from jepa_robot.modules.actor import MODES, OFF
-from jepa_robot.modules.configurator import Configurator, InvalidTask, Task, load_task
+from jepa_robot.modules.configurator import (
+    MODULES,
+    Configuration,
+    Configurator,
+    InvalidTask,
+    Task,
+    load_task,
+)
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.base import AgentNode
 from jepa_robot.nodes.messages import ACKNOWLEDGEMENTS, DATA, LATCHED
 from jepa_robot.nodes.runtime import STEADY, main
 
-MANAGED = ["perception", "world_model", "cost", "actor", "memory"]
 SUPERVISION_PERIOD = 0.1  # s
 POLL_PERIOD = 0.5  # s between two looks at a node that is as it should be
 RETRY_PERIOD = 2.0  # s before a transition that failed is tried again
@@ -99,15 +105,18 @@ class ConfiguratorNode(AgentNode):
     ``mode``; publishes the one configuration in force and, on ``task_status``, how it stands.
     """
 
+    takes_configurations = False
+
     def __init__(self) -> None:
         super().__init__("configurator")
         self.declare_parameter("task", "reach")
         self.declare_parameter("mode", 0)
-        self.declare_parameter("managed_nodes", MANAGED)
+        self.declare_parameter("managed_nodes", list(MODULES))
         self._supervised = [Supervised(self, name) for name in self.parameter("managed_nodes")]
         self._task: Task | None = None
         self._is_active = False
-        self._sent_version = 0
+        self._sent_version = self._requests = 0
+        self._said = {"task": "", "mode": OFF, "goal": "none"}
         self._acknowledged: dict[str, str] = {}
         self._status_text = self._error = ""
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -128,11 +137,13 @@ class ConfiguratorNode(AgentNode):
             (Image, "goal_image", self._with_goal_image),
         ):
             self.subscribe(message_type, topic, partial(self._on_request, read), DATA)
-        if self._task is None and self.parameter("task"):
-            try:
-                self._take(self._with_mode(load_task(self.parameter("task"))))
-            except InvalidTask as error:
-                self.diagnostics.error(str(error))
+        try:
+            if self._task is None and self.parameter("task"):
+                self._task = self._with_mode(load_task(self.parameter("task")))
+            if self._task is not None:
+                self._take(self._task)
+        except InvalidTask as error:
+            self.diagnostics.error(str(error))
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._is_active = True
@@ -148,12 +159,14 @@ class ConfiguratorNode(AgentNode):
 
     def _on_request(self, read: Callable[[Any], Task], message: Any) -> None:
         """Take up what a user asks for; what cannot be taken up puts the arm on hold."""
+        self._requests += 1
         try:
             self._take(read(message))
         except ValueError as error:
             self._error = str(error)
             if self._task is not None:
                 self._publish_configuration(replace(self._task, mode=OFF))
+            self._publish_status()
             raise
 
     def _with_goal_pose(self, message: PoseStamped) -> Task:
@@ -180,14 +193,10 @@ class ConfiguratorNode(AgentNode):
         self._said = {"task": task.name, "mode": task.mode, "goal": task.goal}
         self._sent_version += 1
         self._acknowledged = {}
-        configuration = {
-            "version": self._sent_version,
-            "activation": self.now(),
-            "bundle": self.bundle.id,
-            "task": task.name,
-            "sections": sections,
-        }
-        self._publisher.publish(String(data=json.dumps(configuration)))
+        configuration = Configuration(
+            self._sent_version, self.now(), self.bundle.id, task.name, sections
+        )
+        self._publisher.publish(String(data=configuration.to_json()))
         self.get_logger().info(f"task {task.name}, mode {task.mode}: version {self._sent_version}")
         self._publish_status()
 
@@ -204,6 +213,10 @@ class ConfiguratorNode(AgentNode):
 
     def _on_ack(self, message: String) -> None:
         ack = json.loads(message.data)
+        if not isinstance(ack, dict) or not {"node", "version", "error"} <= set(ack):
+            raise ValueError(
+                f"configuration_ack is {message.data[:80]!r}, expected node, version and error"
+            )
         if ack["version"] == self._sent_version:
             self._acknowledged[ack["node"]] = ack["error"]
             if ack["error"]:
@@ -226,14 +239,14 @@ class ConfiguratorNode(AgentNode):
         self._publish_status()
 
     def _publish_status(self) -> None:
-        if self._sent_version == 0:
-            return
         names = [node.name for node in self._supervised]
         status = {
             **self._said,
             "error": self._error,
+            "requests": self._requests,
             "version": self._sent_version,
-            "in_force": all(self._acknowledged.get(name) == "" for name in names)
+            "in_force": self._sent_version > 0
+            and all(self._acknowledged.get(name) == "" for name in names)
             and all(node.is_active for node in self._supervised),
             "refused": {name: text for name, text in self._acknowledged.items() if text},
         }

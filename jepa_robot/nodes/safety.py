@@ -94,11 +94,20 @@ class SafetyNode(LifecycleNode):
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._disconnect()
+        self.diagnostics.ok("inactive: nothing is commanded")
+        return super().on_deactivate(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._disconnect()
+        self.diagnostics.ok("shut down: nothing is commanded")
+        return TransitionCallbackReturn.SUCCESS
+
+    def _disconnect(self) -> None:
         for destroy, made in self._made:
             for one in made:
                 destroy(one)
         self._made = []
-        return super().on_deactivate(state)
 
     def _on_joint_states(self, message: JointState) -> None:
         try:

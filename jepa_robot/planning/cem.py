@@ -34,10 +34,17 @@ class CEMConfig:
     smoothing: float = 0.1
 
     def __post_init__(self) -> None:
-        for field in ("candidates", "horizon", "iterations", "elites"):
+        for field, most in (
+            ("candidates", 100_000),
+            ("horizon", 200),
+            ("iterations", 1000),
+            ("elites", 100_000),
+        ):
             value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"planner.{field} is {value!r}, expected a whole number above 0")
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+                raise ValueError(
+                    f"planner.{field} is {value!r}, expected a whole number from 1 to {most}"
+                )
         if self.elites > self.candidates:
             raise ValueError(
                 f"planner.elites is {self.elites}, expected at most candidates, {self.candidates}"
@@ -55,7 +62,7 @@ class CEMConfig:
 
 @dataclass(frozen=True)
 class Plan:
-    """The best actions found, ``[H, A]``, their cost, and the iterations it took."""
+    """The mean of the last elites ``[H, A]``, the lowest cost seen, the iterations it took."""
 
     actions: np.ndarray
     cost: float

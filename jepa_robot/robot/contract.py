@@ -220,9 +220,7 @@ def _read(root: Section) -> RobotContract:
             raise root.fail(
                 "home", f"{joint.name} within its limits {joint.lower:g} to {joint.upper:g}"
             )
-    fixed = root.value("fixed_joints", {})
-    if not isinstance(fixed, dict):
-        raise root.fail("fixed_joints", "a mapping of joint name to position")
+    fixed = root.section("fixed_joints", {})
     cameras = tuple(_camera(section) for section in root.sections("cameras"))
     if len({camera.name for camera in cameras}) != len(cameras):
         raise root.fail("cameras", "each camera under a name of its own")
@@ -233,7 +231,7 @@ def _read(root: Section) -> RobotContract:
         ee_frame=root.text("ee_frame"),
         joints=joints,
         home=home,
-        fixed_joints=tuple((str(k), float(v)) for k, v in fixed.items()),
+        fixed_joints=tuple((name, fixed.number(name)) for name in fixed),
         controller=_controller(root.section("controller")),
         cameras=cameras,
         actions=_actions(root.section("actions"), names),
@@ -268,7 +266,10 @@ def _camera(section: Section) -> Camera:
     if ("look_at" in section) == ("orientation" in section):
         raise section.fail("orientation", "either orientation or look_at, and not both")
     if "look_at" in section:
-        orientation = orientation_towards(position, section.numbers("look_at", 3))
+        target = section.numbers("look_at", 3)
+        if np.allclose(target, position):
+            raise section.fail("look_at", "a point other than position")
+        orientation = orientation_towards(position, target)
     else:
         orientation = section.numbers("orientation", 4)
         if abs(np.linalg.norm(orientation) - 1) > 1e-3:
@@ -360,10 +361,7 @@ def orientation_towards(position: tuple, target: tuple) -> tuple[float, float, f
     The image's up direction is the base frame's z where possible.
     """
     forward = np.subtract(target, position)
-    norm = np.linalg.norm(forward)
-    if norm < 1e-9:
-        raise InvalidContract(f"look_at is {list(target)}, expected a point other than position")
-    forward = forward / norm
+    forward = forward / np.linalg.norm(forward)
     up = np.array([0.0, 0.0, 1.0]) if abs(forward[2]) < 0.999 else np.array([1.0, 0.0, 0.0])
     right = np.cross(forward, up)
     right /= np.linalg.norm(right)

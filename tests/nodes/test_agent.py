@@ -198,7 +198,7 @@ def test_a_configuration_that_a_module_refuses_is_told(start, tiny):
         sections = {
             "actor": {"mode": 7},
             "cost": {"weights": {"magic": 1}},
-            "memory": {},
+            **{name: {} for name in ("perception", "world_model", "memory")},
         }
         configuration = {"activation": 0, "sections": sections}
         for version, bundle in ((98, "x"), (99, bundle_id)):
@@ -212,6 +212,6 @@ def test_a_configuration_that_a_module_refuses_is_told(start, tiny):
                 "both modules' answers",
             )
         errors = {(ack["version"], ack["node"]): ack["error"] for ack in acks}
-        assert "for bundle 'x', expected 'tiny-" in errors[98, "cost"]
+        assert "it is for bundle 'x', expected 'tiny-" in errors[98, "cost"]
         assert "actor.mode is 7" in errors[99, "actor"]
         assert "names ['magic']" in errors[99, "cost"]

@@ -6,11 +6,12 @@ import dataclasses
 import numpy as np
 import pytest
 from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import String
 
 from jepa_robot.models import Bundle
 from jepa_robot.modules.perception import Observation, Perception
 from jepa_robot.nodes import messages
-from jepa_robot.nodes.messages import SENSOR_OUT
+from jepa_robot.nodes.messages import LATCHED, SENSOR_OUT
 
 
 class Robot:
@@ -134,3 +135,31 @@ def test_a_nan_in_an_action_is_dropped(robot):
     robot.publish_until(publish_nan, "the complaint of the safety stage")
     robot.publish_until(lambda: client.safety_state.message == "action_stale", "the hold")
     assert np.isfinite(client.commanded).all()
+
+
+RUBBISH = {
+    "configuration": "{}",
+    "configuration_ack": "{}",
+    "task": "x" * 400,
+}
+
+
+def test_rubbish_on_text_topics_ends_no_node(start):
+    with start(simulator="realtime") as (client, group):
+        client.wait_until_ready()
+        create = client.node.create_publisher
+        publishers = {topic: create(String, topic, LATCHED) for topic in RUBBISH}
+        episode = create(String, "simulator/episode", messages.DATA)
+        for publisher in [*publishers.values(), episode]:
+            client.wait(lambda p=publisher: p.get_subscription_count() > 0, publisher.topic)
+        for topic, text in RUBBISH.items():
+            publishers[topic].publish(String(data=text))
+        episode.publish(String(data='{"id": "x", "start": ["a"], "frames": 1}'))
+        client.wait(lambda: "configuration is '{}'" in client.message_of("cost"), "cost's words")
+        client.wait(lambda: "episode is" in client.message_of("simulator"), "the simulator's words")
+        client.wait(lambda: client.status["error"], "the refused task")
+        client.set_goal_position((0.5, 0.0, 0.3))
+        client.wait(
+            lambda: client.safety_state and client.safety_state.message == "following", "motion"
+        )
+        assert all(process.poll() is None for process in group.processes.values())
