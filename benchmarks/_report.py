@@ -51,7 +51,7 @@ class Report:
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
             "commit": _commit(),
             "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU used",
-            "command": " ".join(["jepa-robot bench", self._name, *sys.argv[1:]]),
+            "command": " ".join(["jepa-robot bench", Path(sys.argv[0]).stem, *sys.argv[1:]]),
         }
         rows = [asdict(row) for row in self._rows]
         if json_file is not None:

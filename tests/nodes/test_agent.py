@@ -200,7 +200,7 @@ def test_a_configuration_that_a_module_refuses_is_told(start, tiny):
             "cost": {"weights": {"magic": 1}},
             **{name: {} for name in ("perception", "world_model", "memory")},
         }
-        configuration = {"activation": 0, "sections": sections}
+        configuration = {"activation": 0, "task": "", "sections": sections}
         for version, bundle in ((98, "x"), (99, bundle_id)):
             rogue.publish(
                 String(data=json.dumps({**configuration, "version": version, "bundle": bundle}))
