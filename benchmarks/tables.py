@@ -1,0 +1,35 @@
+"""Draws the README's tables, in Markdown, from the committed results."""
+
+from __future__ import annotations
+
+import csv
+
+from _report import RESULTS
+
+SUCCESS, DISTANCE = "reach within 3 cm: ", "final distance, median: "
+
+
+def main() -> None:
+    """Print them."""
+    rows = {}
+    for name in ("agent", "agent_from_nothing"):
+        with (RESULTS / f"{name}.csv").open(newline="") as stream:
+            rows[name] = {row["metric"]: row for row in csv.DictReader(stream)}
+    agent, made = rows["agent"], rows["agent_from_nothing"]
+    print("| | within 3 cm, % [95 % interval] | final distance, median |")
+    print("|---|---|---|")
+    for metric, row in agent.items():
+        if metric.startswith(SUCCESS):
+            what = metric.removeprefix(SUCCESS)
+            distance = float(agent[DISTANCE + what]["value"])
+            interval = f"[{float(row['low']):.0f}, {float(row['high']):.0f}]"
+            print(f"| {what} | {float(row['value']):.0f} {interval} | {distance:.1f} cm |")
+    print("\n| | |\n|---|---|")
+    for metric, row in [*agent.items(), *made.items()]:
+        is_shown = metric.startswith(("replanning", "from nothing")) or "command_echo" in metric
+        if is_shown or metric.startswith("memory"):
+            print(f"| {metric} | {float(row['value']):.3g} {row['unit']} |")
+
+
+if __name__ == "__main__":
+    main()
