@@ -1,0 +1,1 @@
+"""How an agent is learned (torch). Nothing at run time imports this."""
