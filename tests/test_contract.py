@@ -5,7 +5,8 @@ import pytest
 import yaml
 
 from jepa_robot import resources
-from jepa_robot.robot.contract import InvalidContract, load_contract, rotation_from_quaternion
+from jepa_robot.robot.contract import InvalidContract, load_contract
+from jepa_robot.robot.geometry import rotation_from_quaternion
 from jepa_robot.robot.kinematics import Kinematics
 
 

@@ -1,0 +1,38 @@
+"""Orientations of cameras. Quaternions are (x, y, z, w); optical frames as in REP 103."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def orientation_towards(position: tuple, target: tuple) -> tuple[float, float, float, float]:
+    """The quaternion (x, y, z, w) of an optical frame at ``position`` that looks at ``target``.
+
+    The image's up direction is the base frame's z where possible.
+    """
+    forward = np.subtract(target, position)
+    forward = forward / np.linalg.norm(forward)
+    up = np.array([0.0, 0.0, 1.0]) if abs(forward[2]) < 0.999 else np.array([1.0, 0.0, 0.0])
+    right = np.cross(forward, up)
+    right /= np.linalg.norm(right)
+    return quaternion_from_rotation(np.stack([right, np.cross(forward, right), forward], axis=1))
+
+
+def rotation_from_quaternion(quaternion: tuple) -> np.ndarray:
+    """``[3, 3]`` of a unit quaternion (x, y, z, w)."""
+    x, y, z, w = quaternion
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def quaternion_from_rotation(rotation: np.ndarray) -> tuple[float, float, float, float]:
+    """The quaternion (x, y, z, w) with w >= 0 of a rotation matrix ``[3, 3]``."""
+    import pinocchio
+
+    quaternion = pinocchio.Quaternion(np.asarray(rotation, dtype=float)).coeffs()
+    return tuple(float(v) for v in (quaternion if quaternion[3] >= 0 else -quaternion))
