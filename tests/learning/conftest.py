@@ -25,8 +25,9 @@ def data(data_folder):
     return load_dataset(data_folder)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def one_thread():
+    """Before any fixture trains: two threads on busy cores spend their time waiting."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
