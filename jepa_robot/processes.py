@@ -109,11 +109,15 @@ class ProcessGroup:
                 stderr=subprocess.STDOUT if self._logs else None,
                 env=self._environment,
                 start_new_session=True,  # Ctrl-C is for us; we pass it on
-                preexec_fn=_end_with_parent,
+                preexec_fn=_prepare_child,
             )
 
 
-def _end_with_parent() -> None:
-    """No node outlives a supervisor that was killed (Linux)."""
+def _prepare_child() -> None:
+    """No node outlives a supervisor that was killed (Linux), and none is deaf to SIGINT.
+
+    A shell makes what it starts in the background ignore SIGINT, and children inherit that.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

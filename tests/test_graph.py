@@ -1,7 +1,7 @@
 """The one list of nodes: what is in it, how its values reach a node, and what it refuses."""
 
 import importlib.util
-import time
+import signal
 from dataclasses import replace
 
 import pytest
@@ -151,6 +151,5 @@ def test_only_a_required_process_ends_the_others(ends, expected, monkeypatch):
     with ProcessGroup(Settings()) as group:
         assert group.processes[ends].wait(10) == 0
         assert group.ended == expected
-        begin = time.monotonic()
-    assert time.monotonic() - begin < 5
-    assert all(process.poll() is not None for process in group.processes.values())
+    left = next(name for name in group.processes if name != ends)
+    assert group.processes[left].returncode == -signal.SIGINT  # the politest way was enough

@@ -112,7 +112,7 @@ class AgentNode(LifecycleNode):
                 )
                 self._made.append((self.destroy_subscription, subscription))
         except (ValueError, OSError) as error:
-            self.diagnostics.error(f"cannot be configured: {error}")
+            self.diagnostics.failed(f"cannot be configured: {error}")
             self._clean_up()
             return TransitionCallbackReturn.FAILURE
         self.diagnostics.ok("inactive")

@@ -27,15 +27,20 @@ class Diagnostics:
         self._node = node
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._level, self._text, self._since = DiagnosticStatus.OK, "starting", 0.0
-        self._ok_text = "starting"
+        self._standing = (DiagnosticStatus.OK, "starting")
         self.values: dict[str, Any] = {}
         node.create_timer(1.0, self._every_second, clock=STEADY)
 
     def ok(self, text: str) -> None:
         """What to say while nothing is wrong."""
-        self._ok_text = text
+        self._standing = (DiagnosticStatus.OK, text)
         if self._level == DiagnosticStatus.OK:
             self._text = text
+
+    def failed(self, text: str) -> None:
+        """What is wrong, and stays so until :meth:`ok` says otherwise."""
+        self._standing = (DiagnosticStatus.ERROR, text)
+        self.error(text)
 
     def error(self, text: str) -> None:
         """Something was wrong; it is logged, throttled, and published now."""
@@ -61,7 +66,7 @@ class Diagnostics:
 
     def _every_second(self) -> None:
         if time.monotonic() - self._since > ERROR_SHOWN_FOR:
-            self._level, self._text = DiagnosticStatus.OK, self._ok_text
+            self._level, self._text = self._standing
         self._publish()
 
     def _publish(self) -> None:

@@ -53,7 +53,7 @@ class SafetyNode(LifecycleNode):
             stopped = self._latch.read_text() if self._latch.is_file() else ""
             self._stage = SafetyStage(contract, stopped)
         except (ValueError, OSError) as error:
-            self.diagnostics.error(f"cannot be configured: {error}")
+            self.diagnostics.failed(f"cannot be configured: {error}")
             return TransitionCallbackReturn.FAILURE
         self._contract = contract
         self._last: SafetyOutput | None = None
