@@ -62,6 +62,20 @@ def test_candidates_without_a_finite_cost_lose():
     assert np.abs(plan.actions - 0.5).max() < 0.15
 
 
+def test_no_candidate_without_a_finite_cost_is_an_elite():
+    config = CEMConfig(candidates=50, elites=24, iterations=1, smoothing=0.0)
+
+    def evaluate(actions):
+        costs = np.full(len(actions), -np.inf)
+        costs[7], costs[9] = 1.0, 2.0
+        evaluate.finite = actions[[7, 9]]
+        return costs
+
+    plan = CEM(config, 2).plan(evaluate)
+    assert plan.cost == 1.0
+    assert np.allclose(plan.actions, evaluate.finite.mean(axis=0))
+
+
 def test_no_finite_cost_at_all_is_an_error():
     with pytest.raises(ValueError, match="finite cost"):
         CEM(CEMConfig(), 1).plan(lambda actions: np.full(len(actions), np.nan))

@@ -24,10 +24,9 @@ DURATION_MEMORY = 0.9  # of the running mean of planning times
 
 @dataclass(frozen=True)
 class PublishedPlan:
-    """A plan ``[H, A]`` whose row 0 is in force from ``stamp`` (ns), under one configuration."""
+    """A plan ``[H, A]`` whose row 0 is in force from ``stamp`` (ns)."""
 
     stamp: int
-    version: int
     rows: np.ndarray
 
 
@@ -54,6 +53,7 @@ class ActorNode(AgentNode):
         self._busy_since: float | None = None
         self._last: PublishedPlan | None = None
         self._duration = 0.0  # s, running mean
+        self._taken_up = 0  # configurations so far: a plan belongs to the one it began under
 
     def connect(self) -> None:
         self._is_running = True
@@ -86,6 +86,7 @@ class ActorNode(AgentNode):
             self._cost.configure(parsed[1])
             self._task = None
             self._last = None
+            self._taken_up += 1
         self.diagnostics.values["mode"] = parsed[0].mode
 
     def _on_state(self, message: Image) -> None:
@@ -129,23 +130,21 @@ class ActorNode(AgentNode):
                 task = self._task or task
                 self._task = None
                 is_planning = self._actor.config.mode == MODE_2
-                version = self.version
+                taken_up = self._taken_up
             if not is_planning:
                 task = None
                 continue
             self._busy_since = time.monotonic()
             try:
-                self._plan_once(*task, version)
-            except ValueError as error:
-                self.diagnostics.error(f"no plan: {error}")
+                self._plan_once(*task, taken_up)
+            except Exception as error:  # a thread that ends in silence would never plan again
+                if not self.context.ok():
+                    return  # the process ends
+                self.diagnostics.error(f"no plan: {error!r}")
                 task = None
-            except RuntimeError:
-                if self.context.ok():
-                    raise
-                return  # the process ends
             self._busy_since = None
 
-    def _plan_once(self, stamp: int, state: np.ndarray, version: int) -> None:
+    def _plan_once(self, stamp: int, state: np.ndarray, taken_up: int) -> None:
         last = self._last
         if last is not None and last.stamp == stamp and self.is_lockstep:
             self._publish_plan(last)  # the observation was sent again: so is the answer
@@ -160,9 +159,9 @@ class ActorNode(AgentNode):
         self._duration = DURATION_MEMORY * self._duration + (1 - DURATION_MEMORY) * (
             time.monotonic() - begin
         )
-        plan = PublishedPlan(stamp, version, np.concatenate([in_flight, rows]))
+        plan = PublishedPlan(stamp, np.concatenate([in_flight, rows]))
         with self._wake:
-            if version != self.version:
+            if taken_up != self._taken_up:
                 return  # made under a configuration that is no longer in force
             self._last = plan
         self._publish_plan(plan)

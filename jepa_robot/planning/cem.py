@@ -108,12 +108,13 @@ class CEM:
             costs = evaluate(candidates)
             costs = np.where(np.isfinite(costs), costs, np.inf)
             order = np.argsort(costs, kind="stable")[: config.elites]
-            if costs[order[0]] < best_cost:
-                best, best_cost = candidates[order[0]], float(costs[order[0]])
-            elites = candidates[order]
-            keep = config.smoothing
-            mean = keep * mean + (1 - keep) * elites.mean(axis=0)
-            std = np.maximum(keep * std + (1 - keep) * elites.std(axis=0), config.min_std)
+            order = order[np.isfinite(costs[order])]
+            if len(order):
+                if costs[order[0]] < best_cost:
+                    best, best_cost = candidates[order[0]], float(costs[order[0]])
+                elites, keep = candidates[order], config.smoothing
+                mean = keep * mean + (1 - keep) * elites.mean(axis=0)
+                std = np.maximum(keep * std + (1 - keep) * elites.std(axis=0), config.min_std)
             if deadline is not None and time.monotonic() >= deadline:
                 break
         if not np.isfinite(best_cost):
