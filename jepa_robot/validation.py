@@ -1,4 +1,4 @@
-"""Reading YAML into validated values, with errors that name file, field, value and expectation."""
+"""Reading YAML into validated values, with errors that name file, line, field and expectation."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ class InvalidFile(ValueError):
 class Section:
     """One mapping of a YAML file that knows its own place in the file."""
 
-    def __init__(self, data: Any, source: str, path: str = "") -> None:
-        self.source, self.path = source, path
+    def __init__(
+        self, data: Any, source: str, path: str = "", lines: dict[str, int] | None = None
+    ) -> None:
+        self.source, self.path, self.lines = source, path, lines or {}
         if not isinstance(data, dict):
-            raise InvalidFile(f"{source}: {path or 'the file'} is {data!r}, expected a mapping")
+            what = path or "the file"
+            raise InvalidFile(f"{self.place(path)}: {what} is {data!r}, expected a mapping")
         self._data = data
         self._read: set[str] = set()
 
@@ -32,12 +35,35 @@ class Section:
             InvalidFile: if it is missing, is no YAML or holds no mapping.
         """
         try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
         except OSError as error:
             raise InvalidFile(f"{path}: cannot be read: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
             raise InvalidFile(f"{path}: is not YAML: {error}") from error
-        return cls(data, str(path))
+        return cls.from_text(text, str(path))
+
+    @classmethod
+    def from_text(cls, text: str, source: str) -> Section:
+        """Read YAML.
+
+        Raises:
+            InvalidFile: if it is no YAML, names a field twice or holds no mapping.
+        """
+        lines: dict[str, int] = {}
+        try:
+            loader = yaml.SafeLoader(text)
+            node = loader.get_single_node()
+            if node is not None:
+                _note_lines(node, "", source, lines)
+            data = None if node is None else loader.construct_document(node)
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            if isinstance(error, InvalidFile):
+                raise
+            raise InvalidFile(f"{source}: is not YAML: {error}") from error
+        return cls(data, source, "", lines)
+
+    def place(self, path: str) -> str:
+        return place(self.source, self.lines, path)
 
     def __contains__(self, field: str) -> bool:
         return field in self._data
@@ -49,15 +75,17 @@ class Section:
         """The error to raise for ``field``."""
         where = self._where(field)
         if field not in self._data:
-            return InvalidFile(f"{self.source}: {where} is missing, expected {expected}")
-        return InvalidFile(f"{self.source}: {where} is {self._data[field]!r}, expected {expected}")
+            return InvalidFile(f"{self.place(where)}: {where} is missing, expected {expected}")
+        value = self._data[field]
+        return InvalidFile(f"{self.place(where)}: {where} is {value!r}, expected {expected}")
 
     def end(self) -> None:
         """Refuse fields that nobody asked for: most often they are misspelt."""
         unknown = sorted(set(self._data) - self._read, key=str)
         if unknown:
+            where = self._where(unknown[0])
             raise InvalidFile(
-                f"{self.source}: {self._where(unknown[0])} is not a known field, "
+                f"{self.place(where)}: {where} is not a known field, "
                 f"expected one of {', '.join(sorted(self._read))}"
             )
 
@@ -106,7 +134,7 @@ class Section:
 
     def section(self, field: str, default: Any = ...) -> Section:
         value = self.value(field, default, "a mapping")
-        return Section(value, self.source, self._where(field))
+        return Section(value, self.source, self._where(field), self.lines)
 
     def sections(self, field: str, at_least: int = 1) -> Iterator[Section]:
         expected = f"a list of at least {at_least} mapping(s)"
@@ -114,10 +142,34 @@ class Section:
         if not isinstance(value, list) or len(value) < at_least:
             raise self.fail(field, expected)
         for index, item in enumerate(value):
-            yield Section(item, self.source, f"{self._where(field)}[{index}]")
+            yield Section(item, self.source, f"{self._where(field)}[{index}]", self.lines)
 
     def _where(self, field: str) -> str:
-        return f"{self.path}.{field}" if self.path else field
+        return f"{self.path}.{field}" if self.path else str(field)
+
+
+def place(source: str, lines: dict[str, int], path: str) -> str:
+    """``source:line`` of a field by its full path, or of the nearest that is there."""
+    while path and path not in lines:
+        path = path[: max(path.rfind("."), path.rfind("["), 0)]
+    return f"{source}:{lines[path]}" if path in lines else source
+
+
+def _note_lines(node: yaml.Node, path: str, source: str, lines: dict[str, int]) -> None:
+    """Where each field stands, by its full path; a field that is there twice is an error."""
+    if path:
+        lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            name = f"{path}.{key.value}" if path else str(key.value)
+            line = key.start_mark.line + 1
+            if name in lines:
+                raise InvalidFile(f"{source}:{line}: {name} is there twice, expected once")
+            lines[name] = line
+            _note_lines(value, name, source, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _note_lines(value, f"{path}[{index}]", source, lines)
 
 
 def _is_number(value: Any) -> bool:

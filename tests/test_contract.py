@@ -31,7 +31,7 @@ def set_at(data, path, value):
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        (["schema"], 2, ["schema is 2", "expected 1"]),
+        (["schema"], 1, ["schema is 1", "expected 2"]),
         (["joints", 2, "lower"], 3.0, ["joints[2].lower is 3.0", "below upper"]),
         (["joints", 0, "upper"], 160.0, ["joints[0].upper is 160.0", "expected a number from"]),
         (["joints", 1, "name"], "panda_joint1", ["joints", "panda_joint1 is there twice"]),

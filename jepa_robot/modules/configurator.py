@@ -97,14 +97,12 @@ def load_task(text: str) -> Task:
     """
     try:
         if "\n" in text or ":" in text:
-            section = Section(yaml.safe_load(text), "task")
+            section = Section.from_text(text, "task")
         else:
             section = Section.from_file(Path(resources.find("config/tasks", text, ".yaml")))
         return _read(section)
     except (OSError, InvalidFile, InvalidConfiguration) as error:
         raise InvalidTask(f"unknown or invalid task: {error}") from error
-    except yaml.YAMLError as error:
-        raise InvalidTask(f"invalid task: is not YAML: {error}") from error
 
 
 def _read(section: Section) -> Task:

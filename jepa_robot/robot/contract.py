@@ -1,8 +1,9 @@
-"""The robot contract, version 1: the one place that says what a robot is.
+"""The robot contract, version 2: the one place that says what a robot is.
 
-Joints and their order, limits, controller, cameras, action channels, units, rates and watchdog
-times, read from YAML. Data, training, simulation, export and deployment all read it. SI units and
-radians (REP 103); frames right-handed, camera frames optical: z forward, x right, y down (REP 103).
+Joints and their order, limits, controller, gripper, cameras, action channels, units, rates,
+watchdog times and what the arm must keep clear of. Data, training, simulation, export and
+deployment all read it. SI units and radians (REP 103); frames right-handed, camera frames optical:
+z forward, x right, y down (REP 103). Read from YAML by ``contract_file.py``.
 """
 
 from __future__ import annotations
@@ -14,12 +15,21 @@ from pathlib import Path
 import numpy as np
 
 from jepa_robot import resources
-from jepa_robot.robot.geometry import orientation_towards, rotation_from_quaternion
-from jepa_robot.validation import InvalidFile, Section
+from jepa_robot.robot.geometry import rotation_from_quaternion
+from jepa_robot.validation import InvalidFile, Section, place
 
-SCHEMA = 1
+SCHEMA = 2
 TWIST_CHANNELS = ("vx", "vy", "vz", "wx", "wy", "wz")
-CONTROLLERS = ("forward_position", "joint_trajectory")
+GRIPPER_CHANNEL = "gripper"
+# What a controller takes, by type; those that go on moving when nothing comes need a timeout.
+CONTROLLERS = (
+    "forward_position",
+    "forward_velocity",
+    "joint_trajectory",
+    "servo_twist",
+    "servo_pose",
+)
+COASTING_CONTROLLERS = ("forward_velocity", "servo_twist")
 
 
 class InvalidContract(InvalidFile):
@@ -28,13 +38,14 @@ class InvalidContract(InvalidFile):
 
 @dataclass(frozen=True)
 class Joint:
-    """One actuated joint: limits in rad, rad/s and rad/s^2."""
+    """One actuated joint: limits in rad, rad/s, rad/s^2 and rad/s^3."""
 
     name: str
     lower: float
     upper: float
     velocity: float
     acceleration: float
+    jerk: float
 
 
 @dataclass(frozen=True)
@@ -82,10 +93,15 @@ class ActionChannel:
 
 @dataclass(frozen=True)
 class Actions:
-    """What an action means: ``ee_twist`` in the base frame, or ``joint_velocity``."""
+    """What an action means: ``ee_twist`` in the base frame, or ``joint_velocity``.
+
+    ``keeps_orientation``: a twist without angular channels keeps the hand as it is at home. The
+    last channel may be ``gripper``.
+    """
 
     kind: str
     channels: tuple[ActionChannel, ...]
+    keeps_orientation: bool
 
     @property
     def size(self) -> int:
@@ -99,10 +115,31 @@ class Actions:
 
 @dataclass(frozen=True)
 class Controller:
-    """The ros2_control controller that takes joint commands."""
+    """What takes our commands: a ros2_control controller or MoveIt Servo.
+
+    ``timeout`` (s) is the controller's own, after which it stops without commands; 0 where it
+    keeps the last position. ``node`` is the controller's node, whose parameters
+    ``jepa-robot check`` reads; empty if there is none.
+    """
 
     type: str
     topic: str
+    timeout: float
+    node: str
+
+
+@dataclass(frozen=True)
+class Gripper:
+    """A gripper that takes positions: limits in m (rad for a revolute one) and m/s.
+
+    All ``joints`` stand at the commanded position.
+    """
+
+    joints: tuple[str, ...]
+    topic: str
+    lower: float
+    upper: float
+    velocity: float
 
 
 @dataclass(frozen=True)
@@ -121,10 +158,37 @@ class Rates:
 
 @dataclass(frozen=True)
 class Watchdogs:
-    """Ages in s after which the arm holds."""
+    """Ages in s after which the arm holds. ``heartbeat`` is 0 for a robot without a deadman."""
 
     joint_states: float
     action: float
+    heartbeat: float
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """A box in the base frame that no link of the arm may enter: corners in m."""
+
+    name: str
+    lower: tuple[float, float, float]
+    upper: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Safety:
+    """What the safety stage keeps beside the joint limits.
+
+    ``margin`` (m) is kept between links and to obstacles; the arm slows down from
+    ``slow_distance`` (m) on. ``ramp`` (s): from a hold to full speed. ``tracking_tolerance`` (rad):
+    commanded against measured joints. ``ignored_pairs``: links that may touch.
+    """
+
+    margin: float
+    slow_distance: float
+    ramp: float
+    tracking_tolerance: float
+    obstacles: tuple[Obstacle, ...]
+    ignored_pairs: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -139,21 +203,27 @@ class RobotContract:
     home: tuple[float, ...]
     fixed_joints: tuple[tuple[str, float], ...]
     controller: Controller
+    gripper: Gripper | None
     cameras: tuple[Camera, ...]
     actions: Actions
     rates: Rates
     watchdogs: Watchdogs
     workspace: tuple[tuple[float, float, float], tuple[float, float, float]]
-    tracking_tolerance: float
+    safety: Safety
     source: str
+    lines: dict[str, int] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @property
     def joint_names(self) -> tuple[str, ...]:
         return tuple(joint.name for joint in self.joints)
 
     def limits(self, field: str) -> np.ndarray:
-        """``[J]`` of ``lower``, ``upper``, ``velocity`` or ``acceleration``."""
+        """``[J]`` of ``lower``, ``upper``, ``velocity``, ``acceleration`` or ``jerk``."""
         return np.array([getattr(joint, field) for joint in self.joints])
+
+    def invalid(self, path: str, text: str) -> InvalidContract:
+        """The error to raise for a field by its full path, such as ``joints[2].velocity``."""
+        return InvalidContract(f"{place(self.source, self.lines, path)}: {text}")
 
     @property
     def urdf_path(self) -> Path:
@@ -170,8 +240,8 @@ class RobotContract:
         else:
             path = _ament_share(package) / relative
         if not path.is_file():
-            raise InvalidContract(
-                f"{self.source}: urdf is {self.urdf!r}, expected a file that exists ({path})"
+            raise self.invalid(
+                "urdf", f"urdf is {self.urdf!r}, expected a file that exists ({path})"
             )
         return path
 
@@ -198,162 +268,15 @@ def load_contract(name: str | Path) -> RobotContract:
         FileNotFoundError: no such contract; the message lists the shipped ones.
         InvalidContract: names file, field, value and what was expected.
     """
+    from jepa_robot.robot.contract_file import read_contract
+
     path = resources.find("config/robots", name, ".yaml")
     try:
-        return _read(Section.from_file(path))
+        return read_contract(Section.from_file(path))
     except InvalidContract:
         raise
     except InvalidFile as error:
         raise InvalidContract(str(error)) from error
-
-
-def _read(root: Section) -> RobotContract:
-    if root.value("schema") != SCHEMA:
-        raise root.fail("schema", f"{SCHEMA}, the contract version that this release reads")
-    joints = tuple(_joint(section) for section in root.sections("joints"))
-    names = [joint.name for joint in joints]
-    for name in names:
-        if names.count(name) > 1:
-            raise root.fail("joints", f"each joint once, but {name} is there twice")
-    home = root.numbers("home", len(joints))
-    for joint, angle in zip(joints, home, strict=True):
-        if not joint.lower <= angle <= joint.upper:
-            raise root.fail(
-                "home", f"{joint.name} within its limits {joint.lower:g} to {joint.upper:g}"
-            )
-    fixed = root.section("fixed_joints", {})
-    cameras = tuple(_camera(section) for section in root.sections("cameras"))
-    if len({camera.name for camera in cameras}) != len(cameras):
-        raise root.fail("cameras", "each camera under a name of its own")
-    contract = RobotContract(
-        name=root.text("name"),
-        urdf=root.text("urdf"),
-        base_frame=root.text("base_frame"),
-        ee_frame=root.text("ee_frame"),
-        joints=joints,
-        home=home,
-        fixed_joints=tuple((name, fixed.number(name)) for name in fixed),
-        controller=_controller(root.section("controller")),
-        cameras=cameras,
-        actions=_actions(root.section("actions"), names),
-        rates=_rates(root.section("rates")),
-        watchdogs=_watchdogs(root.section("watchdogs")),
-        workspace=_workspace(root.section("workspace")),
-        tracking_tolerance=root.number("tracking_tolerance", low=1e-3, high=3.2),
-        source=root.source,
-    )
-    root.end()
-    return contract
-
-
-def _joint(section: Section) -> Joint:
-    joint = Joint(
-        name=section.text("name"),
-        lower=section.number("lower", low=-2 * np.pi, high=2 * np.pi),
-        upper=section.number("upper", low=-2 * np.pi, high=2 * np.pi),
-        velocity=section.number("velocity", low=1e-3, high=50),
-        acceleration=section.number("acceleration", low=1e-3, high=1000),
-    )
-    section.end()
-    if joint.lower >= joint.upper:
-        raise section.fail("lower", f"a value below upper, which is {joint.upper:g}")
-    return joint
-
-
-def _camera(section: Section) -> Camera:
-    width = section.integer("width", low=8, high=8192)
-    height = section.integer("height", low=8, high=8192)
-    position = section.numbers("position", 3)
-    if ("look_at" in section) == ("orientation" in section):
-        raise section.fail("orientation", "either orientation or look_at, and not both")
-    if "look_at" in section:
-        target = section.numbers("look_at", 3)
-        if np.allclose(target, position):
-            raise section.fail("look_at", "a point other than position")
-        orientation = orientation_towards(position, target)
-    else:
-        orientation = section.numbers("orientation", 4)
-        if abs(np.linalg.norm(orientation) - 1) > 1e-3:
-            raise section.fail("orientation", "a unit quaternion x, y, z, w")
-    crop = section.value("crop", [0, 0, width, height])
-    valid = isinstance(crop, list) and len(crop) == 4 and all(isinstance(v, int) for v in crop)
-    if not valid or not (
-        0 <= crop[0] < crop[0] + crop[2] <= width and 0 <= crop[1] < crop[1] + crop[3] <= height
-    ):
-        raise section.fail("crop", f"[x, y, width, height] in pixels inside {width}x{height}")
-    camera = Camera(
-        name=section.text("name"),
-        width=width,
-        height=height,
-        encoding=section.text("encoding", choices=("rgb8", "bgr8")),
-        fx=section.number("fx", low=1),
-        fy=section.number("fy", low=1),
-        cx=section.number("cx", low=0, high=width),
-        cy=section.number("cy", low=0, high=height),
-        position=position,
-        orientation=orientation,
-        crop=tuple(crop),
-    )
-    section.end()
-    return camera
-
-
-def _actions(section: Section, joint_names: list[str]) -> Actions:
-    kind = section.text("kind", choices=("ee_twist", "joint_velocity"))
-    names = TWIST_CHANNELS if kind == "ee_twist" else joint_names
-    channels = []
-    for item in section.sections("channels"):
-        name = item.text("name", choices=names)
-        angular = kind == "joint_velocity" or name.startswith("w")
-        channel = ActionChannel(
-            name=name,
-            unit=item.text("unit", choices=("rad/s",) if angular else ("m/s",)),
-            scale=item.number("scale", low=1e-4, high=10),
-        )
-        item.end()
-        channels.append(channel)
-    order = [names.index(channel.name) for channel in channels]
-    if order != sorted(set(order)):
-        raise section.fail("channels", f"each channel at most once, in the order {list(names)}")
-    section.end()
-    return Actions(kind, tuple(channels))
-
-
-def _controller(section: Section) -> Controller:
-    controller = Controller(
-        type=section.text("type", choices=CONTROLLERS), topic=section.text("topic")
-    )
-    section.end()
-    return controller
-
-
-def _rates(section: Section) -> Rates:
-    rates = Rates(
-        image=section.number("image", low=0.5, high=1000),
-        joint_states=section.number("joint_states", low=1, high=5000),
-        safety=section.number("safety", low=10, high=5000),
-    )
-    section.end()
-    if rates.safety < rates.image:
-        raise section.fail("safety", f"at least the image rate, {rates.image:g}")
-    return rates
-
-
-def _watchdogs(section: Section) -> Watchdogs:
-    watchdogs = Watchdogs(
-        joint_states=section.number("joint_states", low=1e-3, high=5),
-        action=section.number("action", low=1e-3, high=5),
-    )
-    section.end()
-    return watchdogs
-
-
-def _workspace(section: Section) -> tuple:
-    lower, upper = section.numbers("lower", 3), section.numbers("upper", 3)
-    section.end()
-    if not all(low < high for low, high in zip(lower, upper, strict=True)):
-        raise section.fail("lower", f"each value below upper, which is {list(upper)}")
-    return lower, upper
 
 
 def _pybullet_data() -> Path:

@@ -21,8 +21,9 @@ class Kinematics:
         positions = pinocchio.neutral(full)
         for name, position in contract.fixed_joints:
             if not full.existJointName(name):
-                raise InvalidContract(
-                    f"{contract.source}: fixed_joints names {name!r}, expected a joint of the URDF"
+                raise contract.invalid(
+                    f"fixed_joints.{name}",
+                    f"fixed_joints names {name!r}, expected a joint of the URDF",
                 )
             positions[full.joints[full.getJointId(name)].idx_q] = position
         keep = set(contract.joint_names)

@@ -102,7 +102,7 @@ class SafetyStage:
         if self._measured is None:
             return SafetyOutput(None, 0, HOLDING, "no_joint_states", ())
         lag = np.max(np.abs(self.limiter.positions - self._measured))
-        if lag > self.contract.tracking_tolerance and not self.is_stopped:
+        if lag > self.contract.safety.tracking_tolerance and not self.is_stopped:
             self.stop(f"tracking: the joints are {lag:.3f} rad from where they were commanded")
             self.limiter.reset(self._measured)
         action, reason = self._action_at(now)
