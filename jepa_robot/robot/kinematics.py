@@ -28,7 +28,8 @@ class Kinematics:
             positions[full.joints[full.getJointId(name)].idx_q] = position
         keep = set(contract.joint_names)
         lock = [i for i in range(1, full.njoints) if full.names[i] not in keep]
-        self._model = pinocchio.buildReducedModel(full, lock, positions)
+        self.full_model, self.locked = full, (lock, positions)
+        self.model = self._model = pinocchio.buildReducedModel(full, lock, positions)
         self._data = self._model.createData()
         for field in ("base_frame", "ee_frame"):
             if not self._model.existFrame(getattr(contract, field)):
@@ -43,11 +44,22 @@ class Kinematics:
         self._to_tree = np.array([contract.joint_names.index(name) for name in tree])
         self._from_tree = np.argsort(self._to_tree)
 
+    def in_tree_order(self, positions: np.ndarray) -> np.ndarray:
+        """``[J]`` in the order of Pinocchio's model."""
+        return np.asarray(positions, float)[self._to_tree]
+
+    def from_tree_order(self, values: np.ndarray) -> np.ndarray:
+        """``[J]`` in the contract's order."""
+        return np.asarray(values)[self._from_tree]
+
+    def base_placement(self) -> pinocchio.SE3:
+        """Where the base frame is in Pinocchio's world."""
+        pinocchio.framesForwardKinematics(self._model, self._data, pinocchio.neutral(self._model))
+        return self._data.oMf[self._base].copy()
+
     def pose(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """End-effector position ``[3]`` (m) and rotation ``[3, 3]`` in the base frame."""
-        pinocchio.framesForwardKinematics(
-            self._model, self._data, np.asarray(positions, float)[self._to_tree]
-        )
+        pinocchio.framesForwardKinematics(self._model, self._data, self.in_tree_order(positions))
         pose = self._data.oMf[self._base].actInv(self._data.oMf[self._ee])
         return pose.translation.copy(), pose.rotation.copy()
 
@@ -63,12 +75,13 @@ class Kinematics:
         tree = pinocchio.computeFrameJacobian(
             self._model,
             self._data,
-            np.asarray(positions, float)[self._to_tree],
+            self.in_tree_order(positions),
             self._ee,
             pinocchio.LOCAL_WORLD_ALIGNED,
         )
-        base = self._data.oMf[self._base].rotation
-        return np.kron(np.eye(2), base.T) @ tree[:, self._from_tree]
+        base = self._data.oMf[self._base].rotation.T
+        rows = tree[:, self._from_tree]
+        return np.concatenate([base @ rows[:3], base @ rows[3:]])
 
 
 def _check_joints(contract: RobotContract, model: pinocchio.Model) -> None:

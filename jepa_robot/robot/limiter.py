@@ -1,26 +1,49 @@
 """From normalised actions to joint positions that respect the contract's limits. No ROS.
 
 The one way to a joint command: the safety node, in-process evaluation and data collection all step
-the same limiter. It keeps the last commanded positions and integrates velocities from them.
+the same limiter. Every command it gives has a braking path that was checked to stay within the
+joint limits and the workspace, and clear of obstacles and of the arm itself. Where a wanted motion
+has none, the arm brakes along the last one that was checked: it can always stop.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pinocchio
 
-from jepa_robot.robot.contract import TWIST_CHANNELS, RobotContract
+from jepa_robot.robot.collision import Clearance
+from jepa_robot.robot.contract import GRIPPER_CHANNEL, TWIST_CHANNELS, RobotContract
 from jepa_robot.robot.kinematics import Kinematics
+from jepa_robot.robot.profile import JointMotion, Profile, ProfileGenerator
 
-DAMPING = 0.03  # of the least squares, in m: bounds joint velocities near singularities
+DAMPING = 0.05  # greatest damping of the least squares, at a singularity
+NEAR_SINGULAR = 0.08  # least singular value of the Jacobian from which on it is damped
 ORIENTATION_GAIN = 4.0  # 1/s
 POSTURE_GAIN = 1.0  # 1/s
-WORKSPACE_TIME = 0.2  # s: the workspace's faces are approached exponentially
-BRAKING = 0.8  # of the acceleration limit is counted on to stop before a joint limit
+APPROACH_TIME = 0.2  # s: workspace faces and obstacles are approached exponentially
+BRAKING = 0.6  # of the acceleration limit is what joint limits are approached with
+LIMIT_MARGIN = 1e-3  # rad: a joint that ends braking may turn back by a fraction of this
+PATH_CHECKS = 3  # times that a braking path is halved where its clearance is in doubt
+NEAREST = 3  # pairs of bodies that the approach is slowed down for
+FACES = 6  # of the workspace
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What is near a command.
+
+    ``slack`` ``[FACES + P]`` (m): from the hand to the workspace's faces, and from each pair of
+    bodies to its margin. ``near``: the nearest pairs, with their gap (m) and its gradient ``[J]``.
+    """
+
+    slack: np.ndarray
+    near: list[tuple[int, float, np.ndarray]]
 
 
 class SafetyLimiter:
-    """Turns actions into joint positions within position, velocity and acceleration limits.
+    """Turns actions into joint positions within the contract's limits.
 
     Args:
         contract: the robot.
@@ -30,24 +53,58 @@ class SafetyLimiter:
     def __init__(self, contract: RobotContract, kinematics: Kinematics | None = None) -> None:
         self.contract = contract
         self.kinematics = kinematics or Kinematics(contract)
-        self._lower, self._upper = contract.limits("lower"), contract.limits("upper")
+        self._clearance = Clearance(contract, self.kinematics)
+        self._reach = np.concatenate(
+            [np.tile(self._clearance.hand_reach, (FACES, 1)), self._clearance.pair_reach]
+        )
+        self._profiles = ProfileGenerator(contract)
+        self._lower = contract.limits("lower") + LIMIT_MARGIN
+        self._upper = contract.limits("upper") - LIMIT_MARGIN
         self._velocity_limit = contract.limits("velocity")
-        self._acceleration_limit = contract.limits("acceleration")
+        self._jerk_limit = contract.limits("jerk")
+        self._deceleration = BRAKING * contract.limits("acceleration")
         self._home = np.array(contract.home)
-        names = [channel.name for channel in contract.actions.channels]
-        self._is_twist = contract.actions.kind == "ee_twist"
-        order = TWIST_CHANNELS if self._is_twist else contract.joint_names
-        self._channels = np.array([order.index(name) for name in names])
-        self._keeps_orientation = self._is_twist and not any(n.startswith("w") for n in names)
         self._orientation = self.kinematics.pose(self._home)[1]
-        self._box_lower, self._box_upper = (np.array(corner) for corner in contract.workspace)
-        self.positions: np.ndarray | None = None
-        self.velocities = np.zeros(len(contract.joints))
+        self._box = tuple(np.array(corner) for corner in contract.workspace)
+        self._is_twist = contract.actions.kind == "ee_twist"
+        names = [channel.name for channel in contract.actions.channels]
+        self._moves_gripper = GRIPPER_CHANNEL in names
+        order = TWIST_CHANNELS if self._is_twist else contract.joint_names
+        self._channels = np.array([order.index(n) for n in names if n != GRIPPER_CHANNEL], int)
+        self._is_positional = self._is_twist and not (
+            contract.actions.keeps_orientation or any(n in TWIST_CHANNELS[3:] for n in names)
+        )
+        self.motion: JointMotion | None = None
+        self.gripper: float | None = None
 
-    def reset(self, positions: np.ndarray) -> None:
-        """Hold at measured joint positions ``[J]`` (rad), at rest."""
-        self.positions = np.clip(np.asarray(positions, float), self._lower, self._upper)
-        self.velocities = np.zeros_like(self.positions)
+    @property
+    def positions(self) -> np.ndarray | None:
+        """The last command ``[J]`` (rad), None before the first :meth:`reset`."""
+        return None if self.motion is None else self.motion.positions
+
+    @property
+    def velocities(self) -> np.ndarray:
+        """Of the last command ``[J]`` (rad/s)."""
+        return self.motion.velocities
+
+    def reset(
+        self, positions: np.ndarray, gripper: float | None = None, is_ramped: bool = True
+    ) -> None:
+        """Hold at measured joint positions ``[J]`` (rad), at rest.
+
+        Args:
+            positions: of the joints.
+            gripper: its position, None for what was last commanded.
+            is_ramped: begin slowly, over the contract's ramp, when actions come.
+        """
+        motion = JointMotion.at_rest(np.array(positions, float))
+        self._take(motion, self._profiles.stop(motion), self._look_around(motion.positions))
+        self.gripper = self.gripper if gripper is None else float(gripper)
+        self._ramp = 0.0 if is_ramped else 1.0
+
+    def come_to_rest(self) -> None:
+        """The last command is where the arm is and it is at rest: nothing was sent for a while."""
+        self.reset(self.motion.positions)
 
     def step(self, period: float, action: np.ndarray | None) -> tuple[np.ndarray, list[str]]:
         """Advance the command by ``period`` s.
@@ -59,71 +116,189 @@ class SafetyLimiter:
         Returns:
             Joint positions ``[J]`` (rad), and the names of the limits that acted.
         """
-        if self.positions is None:
+        if self.motion is None:
             raise RuntimeError("the limiter was stepped before reset() gave it joint positions")
         if period <= 0:
             return self.positions, []
         active: list[str] = []
         if action is None:
-            wanted = np.zeros_like(self.positions)
-        else:
-            wanted = self._joint_velocities(np.asarray(action, float), active)
-        wanted = self._limit_velocity(wanted, active)
-        change = wanted - self.velocities
-        ratio = np.max(np.abs(change) / (self._acceleration_limit * period))
-        if ratio > 1:
-            change /= ratio
-            active.append("acceleration")
-        velocities = self.velocities + change
-        braking = self._braking_velocity(period)
-        limited = np.clip(velocities, -braking[0], braking[1])
-        if not np.array_equal(limited, velocities):
-            active.append("position")
-        self.velocities = limited
-        self.positions = np.clip(self.positions + limited * period, self._lower, self._upper)
+            self._ramp = 0.0
+            if not self.motion.is_at_rest:
+                self._brake(period)
+            return self.positions, active
+        wanted = self._wanted_velocities(np.asarray(action, float), period, active)
+        motion = self._profiles.towards(self.motion, wanted).at(period)
+        if not self._accept(motion, active):
+            active.append("braking")
+            self._brake(period)
         return self.positions, active
 
-    def _joint_velocities(self, action: np.ndarray, active: list[str]) -> np.ndarray:
+    # What is wanted.
+
+    def _wanted_velocities(
+        self, action: np.ndarray, period: float, active: list[str]
+    ) -> np.ndarray:
         clipped = np.clip(action, -1, 1)
         if not np.array_equal(clipped, action):
             active.append("action")
-        if not self._is_twist:
-            velocities = np.zeros_like(self.positions)
-            velocities[self._channels] = clipped * self.contract.actions.scale
-            return velocities
+        ramp = self.contract.safety.ramp
+        self._ramp = min(1.0, self._ramp + (period / ramp if ramp else 1.0))
+        if self._ramp < 1:
+            active.append("ramp")
+        scaled = clipped * self.contract.actions.scale
+        if self._moves_gripper:
+            self._move_gripper(scaled[-1], period)
+            scaled = scaled[:-1]
+        if self._is_twist:
+            wanted = self._from_twist(self._ramp * scaled, active)
+        else:
+            wanted = np.zeros_like(self._home)
+            wanted[self._channels] = self._ramp * scaled
+        wanted = self._slow_down_near_bodies(wanted, active)
+        ratio = np.max(np.abs(wanted) / self._velocity_limit)
+        if ratio > 1:
+            active.append("velocity")
+            wanted = wanted / ratio
+        below, above = self._approach_velocity(period)
+        limited = np.clip(wanted, -below, above)
+        if not np.array_equal(limited, wanted):
+            active.append("position")
+        return limited
+
+    def _move_gripper(self, velocity: float, period: float) -> None:
+        gripper = self.contract.gripper
+        if self.gripper is not None:
+            velocity = np.clip(velocity, -gripper.velocity, gripper.velocity)
+            moved = self.gripper + velocity * min(period, 1 / self.contract.rates.safety)
+            self.gripper = float(np.clip(moved, gripper.lower, gripper.upper))
+
+    def _from_twist(self, channels: np.ndarray, active: list[str]) -> np.ndarray:
+        """Joint velocities for a twist, with the posture drawn home in the null space.
+
+        Damped least squares with a damping that grows near singularities (Nakamura and
+        Hanafusa 1986).
+        """
         twist = np.zeros(6)
-        twist[self._channels] = clipped * self.contract.actions.scale
+        twist[self._channels] = channels
         position, rotation = self.kinematics.pose(self.positions)
+        lower, upper = self._box
         linear = np.clip(
             twist[:3],
-            np.minimum((self._box_lower - position) / WORKSPACE_TIME, 0),
-            np.maximum((self._box_upper - position) / WORKSPACE_TIME, 0),
+            np.minimum((lower - position) / APPROACH_TIME, 0),
+            np.maximum((upper - position) / APPROACH_TIME, 0),
         )
         if not np.array_equal(linear, twist[:3]):
             active.append("workspace")
         twist[:3] = linear
-        if self._keeps_orientation:
+        if self.contract.actions.keeps_orientation:
             twist[3:] = ORIENTATION_GAIN * pinocchio.log3(self._orientation @ rotation.T)
         jacobian = self.kinematics.jacobian(self.positions)
-        # Damped least squares (Wampler 1986), with the posture drawn home in the null space.
-        gram = jacobian @ jacobian.T + DAMPING**2 * np.eye(6)
+        if self._is_positional:
+            jacobian, twist = jacobian[:3], twist[:3]
+        left, values, right = np.linalg.svd(jacobian, full_matrices=False)
+        nearness = max(0.0, 1 - (values[-1] / NEAR_SINGULAR) ** 2)
+        if nearness:
+            active.append("singularity")
+        inverse = values / (values**2 + nearness * DAMPING**2)
         posture = POSTURE_GAIN * (self._home - self.positions)
-        return posture + jacobian.T @ np.linalg.solve(gram, twist - jacobian @ posture)
+        return posture + right.T @ (inverse * (left.T @ (twist - jacobian @ posture)))
 
-    def _limit_velocity(self, velocities: np.ndarray, active: list[str]) -> np.ndarray:
-        ratio = np.max(np.abs(velocities) / self._velocity_limit)
-        if ratio <= 1:
-            return velocities
-        active.append("velocity")
-        return velocities / ratio
+    def _slow_down_near_bodies(self, wanted: np.ndarray, active: list[str]) -> np.ndarray:
+        """Bound the speed towards near bodies: a velocity damper (Faverjon, Tournassoud 1987)."""
+        for pair, gap, gradient in self._around.near:
+            too_fast = gradient @ wanted + max(gap, 0.0) / APPROACH_TIME
+            norm = gradient @ gradient
+            if too_fast < 0 and norm > 1e-9:
+                wanted = wanted - gradient * (too_fast / norm)
+                is_obstacle = self._clearance.is_obstacle(pair)
+                active.append("obstacle" if is_obstacle else "self_collision")
+        return wanted
 
-    def _braking_velocity(self, period: float) -> tuple[np.ndarray, np.ndarray]:
-        """The speeds towards the lower and upper limits from which each joint can still stop."""
+    def _approach_velocity(self, period: float) -> tuple[np.ndarray, np.ndarray]:
+        """The speeds towards lower and upper limits from which each joint comes to rest gently."""
         below = np.maximum(self.positions - self._lower, 0)
         above = np.maximum(self._upper - self.positions, 0)
-        deceleration = BRAKING * self._acceleration_limit
-        step = deceleration * period
+        step = self._deceleration * period
         return tuple(
-            np.minimum(np.sqrt(2 * deceleration * room + step**2 / 4) - step / 2, room / period)
+            np.minimum(
+                np.sqrt(2 * self._deceleration * room + step**2 / 4) - step / 2, room / period
+            )
             for room in (below, above)
         )
+
+    # What is safe.
+
+    def _brake(self, period: float) -> None:
+        motion = self._stop.at(period)
+        self._take(motion, self._profiles.stop(motion), self._look_around(motion.positions))
+
+    def _take(self, motion: JointMotion, stop: Profile, around: Surroundings) -> None:
+        self.motion, self._stop, self._around = motion, stop, around
+
+    def _look_around(self, positions: np.ndarray) -> Surroundings:
+        slack, safety = self._slack_at(positions), self.contract.safety
+        gaps = slack[FACES:]
+        near = np.flatnonzero(gaps < safety.slow_distance - safety.margin)
+        return Surroundings(
+            slack,
+            [
+                (pair, gaps[pair], self._clearance.gradient(positions, pair))
+                for pair in near[np.argsort(gaps[near])][:NEAREST]
+            ],
+        )
+
+    def _accept(self, motion: JointMotion, active: list[str]) -> bool:
+        """Take a motion if the arm can stop from it within all limits."""
+        peak = motion.velocities + motion.accelerations * np.abs(motion.accelerations) / (
+            2 * self._jerk_limit
+        )
+        if (np.abs(peak) > self._velocity_limit * (1 + 1e-6)).any():
+            active.append("velocity")
+            return False
+        stop = self._profiles.stop(motion)
+        end = stop.at(stop.duration).positions
+        if not self._is_within_limits(motion.positions, end):
+            active.append("position")
+            return False
+        around = self._look_around(motion.positions)
+        least = np.minimum(self._around.slack, 0) - 1e-9  # no worse than where it is bad already
+        path = (0.0, motion.positions, around.slack), (stop.duration, end, self._slack_at(end))
+        for _, _, slack in path:
+            if (slack < least).any():
+                is_hand = (slack[:FACES] < least[:FACES]).any()
+                active.append("workspace" if is_hand else "collision")
+                return False
+        if not self._is_clear_between(stop, *path, least, PATH_CHECKS):
+            active.append("collision")
+            return False
+        self._take(motion, stop, around)
+        return True
+
+    def _is_within_limits(self, *positions: np.ndarray) -> bool:
+        """Within them, or no further out than the arm is now."""
+        lower = np.minimum(self._lower, self.positions)
+        upper = np.maximum(self._upper, self.positions)
+        return all(((lower <= p) & (p <= upper)).all() for p in positions)
+
+    def _is_clear_between(
+        self, stop: Profile, one: tuple, other: tuple, least: np.ndarray, checks: int
+    ) -> bool:
+        """Whether a path between two clear points is clear, by how far bodies can have moved."""
+        moved = self._reach @ np.abs(other[1] - one[1])
+        if not checks or (one[2] + other[2] - 2 * least >= moved).all():
+            return True
+        time = (one[0] + other[0]) / 2
+        positions = stop.at(time).positions
+        slack = self._slack_at(positions)
+        middle = (time, positions, slack)
+        return (
+            not (slack < least).any()
+            and self._is_clear_between(stop, one, middle, least, checks - 1)
+            and self._is_clear_between(stop, middle, other, least, checks - 1)
+        )
+
+    def _slack_at(self, positions: np.ndarray) -> np.ndarray:
+        """``[FACES + P]`` (m): the hand to the workspace's faces, bodies to their margins."""
+        hand = self.kinematics.pose(positions)[0]
+        gaps = self._clearance.distances(positions) - self.contract.safety.margin
+        return np.concatenate([hand - self._box[0], self._box[1] - hand, gaps])
