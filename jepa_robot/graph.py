@@ -36,7 +36,7 @@ class Settings:
 
     ``mode`` 0 leaves the mode to the task. ``simulator`` is None for a robot that is already up,
     else ``realtime`` or ``lockstep``. ``composition`` ``single`` runs the six modules in one
-    process; the safety stage always has its own.
+    process; the safety stage always has its own. ``dry_run``: nothing is commanded.
     """
 
     robot: str = "panda"
@@ -52,6 +52,7 @@ class Settings:
     params_file: str = ""
     composition: str = COMPOSITIONS[0]
     respawn: bool = True
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -118,7 +119,8 @@ def node_list(settings: Settings) -> list[NodeSpec]:
         specs.append(
             NodeSpec("simulator", "jepa_robot_sim.node", simulator, respawn=False, is_required=True)
         )
-    specs.append(NodeSpec("safety", "jepa_robot.nodes.safety", common, settings.respawn))
+    safety = {**common, "lockstep": is_lockstep, "dry_run": settings.dry_run}
+    specs.append(NodeSpec("safety", "jepa_robot.nodes.safety", safety, settings.respawn))
     if settings.composition == "single":
         specs.append(
             NodeSpec("agent", "jepa_robot.nodes.agent", {**agent, **task}, settings.respawn)

@@ -21,6 +21,7 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from jepa_robot.nodes import messages
+from jepa_robot.nodes.adapters import adapter
 from jepa_robot.nodes.messages import COMMAND, DATA, LATCHED, SENSOR_OUT
 from jepa_robot.nodes.runtime import STEADY, Diagnostics, ros
 from jepa_robot.robot.contract import load_contract
@@ -64,9 +65,9 @@ class SimulatorNode(Node):
         ]
         self._truth = self.create_publisher(String, "~/ground_truth", DATA)
         self._result = self.create_publisher(String, "~/result", LATCHED)
-        command_type = messages.command_type(self.contract)
+        self._adapter = adapter(self.contract)
         self.create_subscription(
-            command_type, self.contract.controller.topic, self._on_command, COMMAND
+            self._adapter.message_type, self.contract.controller.topic, self._on_command, COMMAND
         )
         self.create_subscription(String, "~/episode", self._on_episode, DATA)
         if self.is_lockstep:
@@ -80,10 +81,11 @@ class SimulatorNode(Node):
 
     def _on_command(self, message) -> None:
         try:
-            self._commanded = messages.read_command(message, self.contract)
+            command = self._adapter.read(message)
         except ValueError as error:
             self.diagnostics.error(str(error))
             return
+        self._commanded = command.positions
         if not self.is_lockstep:
             self.arm.command(self._commanded)
 
@@ -180,9 +182,13 @@ class SimulatorNode(Node):
         begin_episode(self.arm, positions)
         self._commanded = np.array(positions)
         now = self.arm.time_ns
-        self._publish_joint_states(now)
-        self._tick()
-        self._wait(executor, lambda: self._echo and self._echo[1] == now, self._tick)
+
+        def show() -> None:
+            self._publish_joint_states(now)
+            self._tick()
+
+        show()
+        self._wait(executor, lambda: self._echo and self._echo[1] == now, show)
         if self._frames_left == 0:
             self._publish_result()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
@@ -20,6 +21,9 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from jepa_robot.robot.contract import Camera, RobotContract
+
+if TYPE_CHECKING:
+    from jepa_robot.robot.profile import JointMotion
 
 SENSOR_OUT = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 SENSOR_IN = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -172,8 +176,7 @@ def joint_state_message(
     message = JointState()
     message.header.stamp = to_time(stamp)
     message.name = list(names)
-    message.position = array.array("d", positions.tobytes())
-    message.velocity = array.array("d", velocities.tobytes())
+    message.position, message.velocity = doubles(positions), doubles(velocities)
     return message
 
 
@@ -204,6 +207,15 @@ def read_joint_state(message: JointState, contract: RobotContract) -> tuple[np.n
     return result[0], result[1]
 
 
+def read_gripper(message: JointState, contract: RobotContract) -> float | None:
+    """The gripper's position (m): the mean of its joints; None where it is not measured."""
+    gripper = contract.gripper
+    if gripper is None or not set(gripper.joints) <= set(message.name):
+        return None
+    values = [message.position[message.name.index(name)] for name in gripper.joints]
+    return float(np.mean(values)) if np.isfinite(values).all() else None
+
+
 def read_goal_pose(message: PoseStamped, contract: RobotContract) -> tuple[float, float, float]:
     """The position (m) of a pose in the robot's base frame.
 
@@ -220,60 +232,36 @@ def read_goal_pose(message: PoseStamped, contract: RobotContract) -> tuple[float
     return position
 
 
-def trajectory_message(
-    names: Sequence[str], positions: np.ndarray, stamp: int, time_from_start: int
+def echo_message(
+    names: Sequence[str], motion: JointMotion, stamp: int, time_from_start: int
 ) -> JointTrajectory:
-    """One point: joint positions (rad) at ``time_from_start`` ns after ``stamp`` ns."""
+    """A commanded motion at ``time_from_start`` ns after the stamp (ns) of its observation."""
     message = JointTrajectory()
     message.header.stamp = to_time(stamp)
     message.joint_names = list(names)
     point = JointTrajectoryPoint()
-    point.positions = array.array("d", positions.tobytes())
+    point.positions = doubles(motion.positions)
+    point.velocities = doubles(motion.velocities)
+    point.accelerations = doubles(motion.accelerations)
     point.time_from_start = to_duration(time_from_start)
     message.points = [point]
     return message
 
 
-def command_message(
-    contract: RobotContract, positions: np.ndarray
-) -> Float64MultiArray | JointTrajectory:
-    """Joint positions (rad) for the contract's controller."""
-    if contract.controller.type == "forward_position":
-        message = Float64MultiArray()
-        message.data = array.array("d", positions.tobytes())
-        return message
-    period = int(1e9 / contract.rates.safety)
-    return trajectory_message(contract.joint_names, positions, 0, period)
+def doubles(values: np.ndarray | Sequence[float]) -> array.array:
+    """Numbers as rclpy takes them without looking at each."""
+    return array.array("d", np.asarray(values, float).tobytes())
 
 
-def command_type(contract: RobotContract) -> type:
-    forward = contract.controller.type == "forward_position"
-    return Float64MultiArray if forward else JointTrajectory
-
-
-def read_command(
-    message: Float64MultiArray | JointTrajectory, contract: RobotContract
-) -> np.ndarray:
-    """Joint positions ``[J]`` (rad) of a command, in the contract's order.
+def read_doubles(message: Float64MultiArray, topic: str, size: int) -> np.ndarray:
+    """The numbers ``[size]`` of a message.
 
     Raises:
-        InvalidMessage: other joints, another size, or not finite.
+        InvalidMessage: another size, or not finite.
     """
-    if isinstance(message, Float64MultiArray):
-        values = np.array(message.data, float)
-    else:
-        if sorted(message.joint_names) != sorted(contract.joint_names) or not message.points:
-            raise InvalidMessage(
-                f"command is for {list(message.joint_names)} with {len(message.points)} points, "
-                f"expected {list(contract.joint_names)} with at least 1"
-            )
-        order = [message.joint_names.index(name) for name in contract.joint_names]
-        values = np.array(message.points[-1].positions, float)
-        values = values[order] if len(values) == len(order) else values
-    if values.shape != (len(contract.joints),) or not np.isfinite(values).all():
-        raise InvalidMessage(
-            f"command is {values.tolist()}, expected {len(contract.joints)} finite numbers"
-        )
+    values = np.array(message.data, float)
+    if values.shape != (size,) or not np.isfinite(values).all():
+        raise InvalidMessage(f"{topic} is {values.tolist()}, expected {size} finite numbers")
     return values
 
 

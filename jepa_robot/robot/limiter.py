@@ -87,6 +87,11 @@ class SafetyLimiter:
         """Of the last command ``[J]`` (rad/s)."""
         return self.motion.velocities
 
+    @property
+    def way_to_rest(self) -> Profile | None:
+        """The checked braking path from the last command."""
+        return None if self.motion is None else self._stop
+
     def reset(
         self, positions: np.ndarray, gripper: float | None = None, is_ramped: bool = True
     ) -> None:
@@ -105,6 +110,19 @@ class SafetyLimiter:
     def come_to_rest(self) -> None:
         """The last command is where the arm is and it is at rest: nothing was sent for a while."""
         self.reset(self.motion.positions)
+
+    def follow_null_space(self, measured: np.ndarray) -> None:
+        """Go along with joints ``[J]`` (rad) that move without moving the hand.
+
+        For a controller that is commanded by the hand's motion and chooses the joints itself.
+        """
+        jacobian = self.kinematics.jacobian(self.positions)
+        drift = measured - self.positions
+        drift = drift - np.linalg.pinv(jacobian, rcond=0.02) @ (jacobian @ drift)
+        motion = JointMotion(
+            self.positions + drift, self.motion.velocities, self.motion.accelerations
+        )
+        self._take(motion, self._profiles.stop(motion), self._look_around(motion.positions))
 
     def step(self, period: float, action: np.ndarray | None) -> tuple[np.ndarray, list[str]]:
         """Advance the command by ``period`` s.

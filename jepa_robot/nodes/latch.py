@@ -1,0 +1,64 @@
+"""A stop that outlives its process, and the right to be a robot's only safety stage."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from jepa_robot.files import write_atomically
+
+
+class RobotIsTaken(RuntimeError):
+    """Another safety stage on this machine drives the same robot."""
+
+
+class Latch:
+    """One file a robot, ROS domain and namespace, below ``ROS_HOME``.
+
+    Raises:
+        RobotIsTaken: another process holds it. The lock goes with its process, however that ends.
+        OSError: the folder cannot be written.
+    """
+
+    def __init__(self, robot: str, namespace: str, file: str = "") -> None:
+        self.path = Path(file).expanduser() if file else _default_path(robot, namespace)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = self.path.with_suffix(".lock")
+        self._lock = lock.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.seek(0)
+            holder = self._lock.read().strip()
+            self._lock.close()
+            raise RobotIsTaken(
+                f"{lock}: process {holder} is the safety stage of {robot}, expected none"
+            ) from error
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+
+    def read(self) -> str:
+        """The reason of a latched stop; empty without one."""
+        if not self.path.is_file():
+            return ""
+        return self.path.read_text(encoding="utf-8") or "stop_requested"
+
+    def write(self, reason: str) -> None:
+        write_atomically(self.path, reason)
+
+    def clear(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._lock.close()
+
+
+def _default_path(robot: str, namespace: str) -> Path:
+    home = Path(os.environ.get("ROS_HOME", "~/.ros")).expanduser()
+    domain = os.environ.get("ROS_DOMAIN_ID", "0")
+    name = "_".join([robot, domain, *namespace.split("/")[1:]]).rstrip("_")
+    return home / "jepa_robot" / f"{name}.stopped"
