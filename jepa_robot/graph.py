@@ -37,6 +37,7 @@ class Settings:
     ``mode`` 0 leaves the mode to the task. ``simulator`` is None for a robot that is already up,
     else ``realtime`` or ``lockstep``. ``composition`` ``single`` runs the six modules in one
     process; the safety stage always has its own. ``dry_run``: nothing is commanded.
+    ``remappings``: by node, the topics that it knows by another name.
     """
 
     robot: str = "panda"
@@ -53,6 +54,7 @@ class Settings:
     composition: str = COMPOSITIONS[0]
     respawn: bool = True
     dry_run: bool = False
+    remappings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -146,6 +148,8 @@ def ros_arguments(spec: NodeSpec, settings: Settings) -> list[str]:
     for name, value in spec.parameters.items():
         # rcl reads values as YAML. JSON is YAML, and its quotes keep a text a text.
         arguments += ["-p", f"{name}:={json.dumps(value, ensure_ascii=False)}"]
+    for name, other in settings.remappings.get(spec.name, {}).items():
+        arguments += ["-r", f"{name}:={other}"]
     if settings.params_file:
         arguments += ["--params-file", settings.params_file]
     return arguments
