@@ -44,10 +44,3 @@ class Renderer:
         )
         image = np.reshape(np.asarray(pixels, np.uint8), (self.height, self.width, 4))[..., :3]
         return np.ascontiguousarray(image if self.camera.encoding == "rgb8" else image[..., ::-1])
-
-
-def project(camera: Camera, points: np.ndarray) -> np.ndarray:
-    """Pixels ``[..., 2]`` of points ``[..., 3]`` (m, base frame); NaN behind the camera."""
-    local = (np.asarray(points) - camera.position) @ camera.rotation
-    depth = np.where(local[..., 2:] > 1e-6, local[..., 2:], np.nan)
-    return local[..., :2] / depth * [camera.fx, camera.fy] + [camera.cx, camera.cy]

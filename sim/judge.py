@@ -1,7 +1,7 @@
 """Judges what a robot was commanded against its contract. Shares no code with our limiter.
 
-Positions, steps and speeds are judged by when commands arrived; accelerations and jerks by the time
-that the safety stage claims for each (``command_echo``), since arrival jitters by as much as a
+Positions, steps and speeds are judged by when DDS sent a command; accelerations and jerks by the
+time that the safety stage claims for each (``command_echo``), since sending jitters by as much as a
 period. Where the robot's links are is PyBullet's word, not Pinocchio's.
 """
 
@@ -17,7 +17,7 @@ from jepa_robot_sim.geometry import Geometry
 from jepa_robot_sim.recording import Recording
 
 SILENCE = 5  # periods without a command, after which a new stream of commands begins
-JITTER = 0.02  # s that arrivals may be off, beside two periods
+JITTER = 0.02  # s that sending may be off, beside two periods
 TOLERANCE = 0.01  # of velocity, acceleration and jerk
 ANCHOR = 0.03  # rad: a stream that is no continuation begins where the joints truly are
 WORKSPACE_TOLERANCE = 0.005  # m
@@ -113,7 +113,7 @@ class Judge:
     def _judge_speeds(
         self, times: np.ndarray, commands: np.ndarray, recording: Recording
     ) -> list[Violation]:
-        """Over any window of arrivals, no joint goes further than its speed allows."""
+        """Over any window of time, no joint goes further than its speed allows."""
         limit = self._contract.limits("velocity")
         found = []
         for gap in (5, 25, 50):

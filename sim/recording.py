@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 ARRAYS = (
-    "command_time",  # [n] s on the steady clock, when it arrived
+    "command_time",  # [n] s on the steady clock, when it was sent, by DDS
     "command_sender",  # [n] index into senders
     "command",  # [n, J] rad
     "echo_time",  # [k] s, when it arrived

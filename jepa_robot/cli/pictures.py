@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from jepa_robot.robot.contract import RobotContract
+from jepa_robot.robot.geometry import project
 from jepa_robot_sim.arm import SimulatedArm
-from jepa_robot_sim.cameras import project
 
 ZOOM = 5
 GOAL_COLOUR = (40, 170, 40)  # RGB

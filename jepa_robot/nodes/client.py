@@ -53,6 +53,7 @@ class AgentClient:
         self.safety_state: DiagnosticStatus | None = None
         self.diagnostics: dict[str, DiagnosticStatus] = {}
         self.commanded: np.ndarray | None = None
+        self.answered_at = 0.0  # s on the steady clock, when a command last answered an observation
         self.result: dict = {}
         create = self.node.create_publisher
         self._task = create(String, "task", DATA)
@@ -234,6 +235,8 @@ class AgentClient:
 
     def _on_echo(self, message: JointTrajectory) -> None:
         self.commanded = np.array(message.points[0].positions)
+        if messages.from_time(message.header.stamp):
+            self.answered_at = time.monotonic()
 
     def _on_result(self, message: String) -> None:
         self.result = json.loads(message.data)

@@ -43,6 +43,7 @@ LEVELS = {
 CLOCK_TIMEOUT = 2.0  # s on the steady clock without a tick of a simulated clock
 ROGUE_PERIOD = 0.1  # s
 KEPT_TIMES = 1000
+CLOCK_READINGS, ONE_MOMENT = 5, 50_000  # ns
 
 
 class SafetyNode(LifecycleNode):
@@ -192,8 +193,13 @@ class SafetyNode(LifecycleNode):
         self._stage.heartbeat(self._now())
 
     def _now(self) -> Instant:
-        now = self.get_clock().now().nanoseconds
-        return Instant(now, now if self._is_lockstep else time.monotonic_ns())
+        """Both clocks at one moment: read again if we were interrupted between them."""
+        for _ in range(CLOCK_READINGS):
+            before = time.monotonic_ns()
+            now = self.get_clock().now().nanoseconds
+            if time.monotonic_ns() - before < ONE_MOMENT:
+                break
+        return Instant(now, now if self._is_lockstep else before)
 
     # Output.
 

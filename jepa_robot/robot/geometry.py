@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from jepa_robot.robot.contract import Camera
 
 
 def orientation_towards(position: tuple, target: tuple) -> tuple[float, float, float, float]:
@@ -36,3 +41,10 @@ def quaternion_from_rotation(rotation: np.ndarray) -> tuple[float, float, float,
 
     quaternion = pinocchio.Quaternion(np.asarray(rotation, dtype=float)).coeffs()
     return tuple(float(v) for v in (quaternion if quaternion[3] >= 0 else -quaternion))
+
+
+def project(camera: Camera, points: np.ndarray) -> np.ndarray:
+    """Pixels ``[..., 2]`` of points ``[..., 3]`` (m, base frame); NaN behind the camera."""
+    local = (np.asarray(points) - camera.position) @ camera.rotation
+    depth = np.where(local[..., 2:] > 1e-6, local[..., 2:], np.nan)
+    return local[..., :2] / depth * [camera.fx, camera.fy] + [camera.cx, camera.cy]

@@ -229,7 +229,8 @@ class SafetyStage:
         if passed > GAP * self._period:
             self.limiter.come_to_rest()
             passed = self._period
-        self._check_tracking()
+        if not self._are_joints_stale(at):
+            self._check_tracking()
         action, code, details = self._action_at(at)
         _, limited = self.limiter.step(passed, action)
         stamp = 0 if code else self._actions.stamp
