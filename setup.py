@@ -59,6 +59,7 @@ setup(
         "pybullet",
         "pyyaml",
         "rich",
+        "ruckig>=0.14",
         "typer>=0.9",
     ],
     extras_require={
