@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from rclpy.node import Node
+from rclpy.subscription import MessageInfo
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import String
@@ -202,8 +203,9 @@ class FakeRobotNode(Node):
 
     # What it is told.
 
-    def _on_command(self, message, info: dict) -> None:
+    def _on_command(self, message, info: MessageInfo) -> None:
         now = time.monotonic()
+        sent = now - (time.time_ns() - info["source_timestamp"]) / 1e9
         try:
             command = self._adapter.read(message)
         except ValueError as error:
@@ -211,7 +213,7 @@ class FakeRobotNode(Node):
             return
         if self._is_recording:
             values = command.velocities if command.positions is None else command.positions
-            self._recorder.add(command_time=now, command_sender=self._sender(info), command=values)
+            self._recorder.add(command_time=sent, command_sender=self._sender(info), command=values)
         if self._faults.get("controller_inactive"):
             return
         delay = self._value("latency") + self._rng.uniform(0, self._value("jitter"))
@@ -219,7 +221,7 @@ class FakeRobotNode(Node):
             last = self._queue[-1][0] if self._queue else 0.0
             self._queue.append((max(now + delay, last), delivered))
 
-    def _sender(self, info: dict) -> int:
+    def _sender(self, info: MessageInfo) -> int:
         """Which node a message is from, by what DDS says of its publisher."""
         gid = bytes((info.get("publisher_gid") or {}).get("data", b""))
         if gid not in self._senders:

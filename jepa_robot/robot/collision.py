@@ -69,8 +69,20 @@ class Clearance:
         )
         return np.array([result.min_distance for result in self._geometry_data.distanceResults])
 
+    def distances_of(self, pairs: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """``[K]`` (m) of some ``pairs`` ``[K]`` at joint positions ``[J]`` (rad)."""
+        model, geometry = self._model, self._geometry
+        joints = self._kinematics.in_tree_order(positions)
+        pinocchio.updateGeometryPlacements(model, self._data, geometry, self._geometry_data, joints)
+        return np.array(
+            [
+                pinocchio.computeDistance(geometry, self._geometry_data, pair).min_distance
+                for pair in pairs.tolist()
+            ]
+        )
+
     def gradient(self, positions: np.ndarray, pair: int) -> np.ndarray:
-        """``[J]`` (m/rad): how fast a distance grows, where :meth:`distances` was last asked."""
+        """``[J]`` (m/rad): how fast a pair's distance grows, where it was last asked for."""
         result = self._geometry_data.distanceResults[int(pair)]
         points = result.getNearestPoint1(), result.getNearestPoint2()
         normal = np.asarray(result.normal).ravel()
@@ -198,6 +210,38 @@ class Clearance:
             chain.append(joint)
             joint = self._model.parents[joint]
         return chain
+
+
+class DistanceBounds:
+    """Distances at a place that moves little from one question to the next.
+
+    A pair is only measured where it may be near; of the others a lower bound is given, from how far
+    bodies can have moved since they were measured.
+
+    Args:
+        clearance: measures.
+        exact_below: m; distances below this are exact.
+    """
+
+    def __init__(self, clearance: Clearance, exact_below: float) -> None:
+        self._clearance, self._exact_below = clearance, exact_below
+        self._reach = clearance.pair_reach
+        self.forget()
+
+    def forget(self) -> None:
+        """What was measured before does not count: the same questions get the same answers."""
+        self._measured_at = np.zeros_like(self._reach)
+        self._measured = np.full(self._clearance.size, -np.inf)
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """``[P]`` (m) at joint positions ``[J]`` (rad)."""
+        moved = np.einsum("pj,pj->p", self._reach, np.abs(positions - self._measured_at))
+        bounds = self._measured - moved
+        pairs = np.flatnonzero(bounds < self._exact_below)
+        if len(pairs):
+            bounds[pairs] = self._clearance.distances_of(pairs, positions)
+            self._measured[pairs], self._measured_at[pairs] = bounds[pairs], positions
+        return bounds
 
 
 def _extent(shape: pinocchio.GeometryObject) -> float:

@@ -59,8 +59,9 @@ class Kinematics:
 
     def pose(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """End-effector position ``[3]`` (m) and rotation ``[3, 3]`` in the base frame."""
-        pinocchio.framesForwardKinematics(self._model, self._data, self.in_tree_order(positions))
-        pose = self._data.oMf[self._base].actInv(self._data.oMf[self._ee])
+        pinocchio.forwardKinematics(self._model, self._data, self.in_tree_order(positions))
+        base = pinocchio.updateFramePlacement(self._model, self._data, self._base)
+        pose = base.actInv(pinocchio.updateFramePlacement(self._model, self._data, self._ee))
         return pose.translation.copy(), pose.rotation.copy()
 
     def position(self, positions: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pinocchio
 
-from jepa_robot.robot.collision import Clearance
+from jepa_robot.robot.collision import Clearance, DistanceBounds
 from jepa_robot.robot.contract import GRIPPER_CHANNEL, TWIST_CHANNELS, RobotContract
 from jepa_robot.robot.kinematics import Kinematics
 from jepa_robot.robot.profile import JointMotion, Profile, ProfileGenerator
@@ -54,6 +54,10 @@ class SafetyLimiter:
         self.contract = contract
         self.kinematics = kinematics or Kinematics(contract)
         self._clearance = Clearance(contract, self.kinematics)
+        # Where the command is, where the arm would come to rest, and between the two.
+        self._here, self._there, self._between = (
+            DistanceBounds(self._clearance, contract.safety.slow_distance) for _ in range(3)
+        )
         self._reach = np.concatenate(
             [np.tile(self._clearance.hand_reach, (FACES, 1)), self._clearance.pair_reach]
         )
@@ -103,6 +107,8 @@ class SafetyLimiter:
             is_ramped: begin slowly, over the contract's ramp, when actions come.
         """
         motion = JointMotion.at_rest(np.array(positions, float))
+        for bounds in (self._here, self._there, self._between):
+            bounds.forget()
         self._take(motion, self._profiles.stop(motion), self._look_around(motion.positions))
         self.gripper = self.gripper if gripper is None else float(gripper)
         self._ramp = 0.0 if is_ramped else 1.0
@@ -254,7 +260,7 @@ class SafetyLimiter:
         self.motion, self._stop, self._around = motion, stop, around
 
     def _look_around(self, positions: np.ndarray) -> Surroundings:
-        slack, safety = self._slack_at(positions), self.contract.safety
+        slack, safety = self._slack_at(positions, self._here), self.contract.safety
         gaps = slack[FACES:]
         near = np.flatnonzero(gaps < safety.slow_distance - safety.margin)
         return Surroundings(
@@ -280,7 +286,10 @@ class SafetyLimiter:
             return False
         around = self._look_around(motion.positions)
         least = np.minimum(self._around.slack, 0) - 1e-9  # no worse than where it is bad already
-        path = (0.0, motion.positions, around.slack), (stop.duration, end, self._slack_at(end))
+        path = (
+            (0.0, motion.positions, around.slack),
+            (stop.duration, end, self._slack_at(end, self._there)),
+        )
         for _, _, slack in path:
             if (slack < least).any():
                 is_hand = (slack[:FACES] < least[:FACES]).any()
@@ -307,7 +316,7 @@ class SafetyLimiter:
             return True
         time = (one[0] + other[0]) / 2
         positions = stop.at(time).positions
-        slack = self._slack_at(positions)
+        slack = self._slack_at(positions, self._between)
         middle = (time, positions, slack)
         return (
             not (slack < least).any()
@@ -315,8 +324,8 @@ class SafetyLimiter:
             and self._is_clear_between(stop, middle, other, least, checks - 1)
         )
 
-    def _slack_at(self, positions: np.ndarray) -> np.ndarray:
+    def _slack_at(self, positions: np.ndarray, distances: DistanceBounds) -> np.ndarray:
         """``[FACES + P]`` (m): the hand to the workspace's faces, bodies to their margins."""
         hand = self.kinematics.pose(positions)[0]
-        gaps = self._clearance.distances(positions) - self.contract.safety.margin
+        gaps = distances(positions) - self.contract.safety.margin
         return np.concatenate([hand - self._box[0], self._box[1] - hand, gaps])
