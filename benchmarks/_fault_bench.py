@@ -189,6 +189,10 @@ class FaultBench:
         if name == "SIGSTOP":
             self._spin(duration)
             process.send_signal(signal.SIGCONT)
+            return
+        process.wait()
+        self._spin(0.0)
+        self.client.diagnostics.pop(f"/{node}", None)
 
     def _be_rogue(self, topic: str, until: float, rng: np.random.Generator) -> None:
         """Publish where only one node may."""
@@ -227,7 +231,7 @@ class FaultBench:
         if case.act.startswith("kill") and "SIGSTOP" not in case.act:
             since = begin
             name = case.act.split()[2]
-            client.wait(lambda: self._is_active(name), f"{name} to be back", RECOVERY_TIMEOUT)
+            client.wait(lambda: self._is_back(name), f"{name} to be back", RECOVERY_TIMEOUT)
         client.wait(
             lambda: client.status.get("in_force") and self._follows_freshly(),
             "the task to go on",
@@ -335,11 +339,10 @@ class FaultBench:
             return False
         return bool(self.client.answered_at and time.monotonic() - self.client.answered_at < 0.2)
 
-    def _is_active(self, name: str) -> bool:
-        process = self._group.processes[name]
-        if process.poll() is not None:
-            return False
-        return self.client.state_of(name) == "active"
+    def _is_back(self, name: str) -> bool:
+        """A node that was killed says that it is at work; what it had said is forgotten."""
+        said = self.client.message_of(name)
+        return bool(said) and (name == "safety" or said == "active")
 
     def _call(self, name: str) -> None:
         future = self._services[name].call_async(Trigger.Request())

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -18,6 +19,7 @@ from typing import Any
 from jepa_robot import resources
 from jepa_robot.models import Bundle
 from jepa_robot.modules.configurator import load_task
+from jepa_robot.robot.collision import Clearance
 from jepa_robot.robot.contract import load_contract
 from jepa_robot.robot.kinematics import Kinematics
 
@@ -27,6 +29,7 @@ MODES = (0, 1, 2)
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 JAZZY_RCLPY = 7  # major version
 NAMESPACE = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?", re.ASCII)
+SESSION = "JEPA_ROBOT_SESSION"  # an environment variable
 AGENT = ("perception", "world_model", "cost", "actor", "memory", "configurator")
 
 
@@ -98,7 +101,7 @@ def check(settings: Settings) -> None:
         ValueError, FileNotFoundError: names the contract, bundle or task and what was expected.
     """
     contract = load_contract(settings.robot)
-    Kinematics(contract)
+    Clearance(contract, Kinematics(contract))
     Bundle(settings.model).check_fits(contract)
     if settings.task:
         load_task(settings.task)
@@ -178,6 +181,11 @@ def environment(
     if local_only:
         wanted["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     return {name: value for name, value in wanted.items() if name not in present}
+
+
+def session() -> dict[str, str]:
+    """Tells the nodes of one start of the graph, respawned ones too, from those of another."""
+    return {SESSION: uuid.uuid4().hex}
 
 
 def _profiles_variable() -> str:

@@ -90,7 +90,7 @@ def describe(with_simulator: bool) -> LaunchDescription:
         values = {argument.name: argument.read(context) for argument in arguments}
         settings = Settings(simulator=values.pop("clock", None), **values)
         graph.check(settings)
-        environment = graph.environment(present=context.environment)
+        environment = {**graph.environment(present=context.environment), **graph.session()}
         return [_node(spec, settings, environment) for spec in graph.node_list(settings)]
 
     return LaunchDescription(

@@ -34,7 +34,8 @@ class ProcessGroup:
         environment: dict[str, str] | None = None,
     ) -> None:
         self._settings, self._logs = settings, logs
-        self._environment = {**os.environ, **graph.environment(), **(environment or {})}
+        ours = {**graph.environment(), **graph.session()}
+        self._environment = {**os.environ, **ours, **(environment or {})}
         self.specs = {spec.name: spec for spec in graph.node_list(settings)}
         self.processes: dict[str, subprocess.Popen] = {}
         self._respawn_at: dict[str, float] = {}

@@ -134,11 +134,16 @@ class Judge:
     def _judge_begin(
         self, times: np.ndarray, commands: np.ndarray, begin: int, recording: Recording
     ) -> list[Violation]:
-        """A stream begins at the last command of the one before, or where the joints are."""
+        """A stream begins at the last command of the one before, or where the joints are.
+
+        A tick that was late by almost the silence may still make up for it.
+        """
         if not begin:
             return []
         off = np.abs(commands[begin] - commands[begin - 1])
-        most = 2 * self._period * self._contract.limits("velocity")
+        is_short = times[begin] - times[begin - 1] <= SILENCE * self._period + JITTER
+        periods = SILENCE if is_short else 2
+        most = periods * self._period * self._contract.limits("velocity") * (1 + TOLERANCE)
         if (off <= most).all() or self._is_anchor(times[begin], commands[begin], recording):
             return []
         j = int(np.argmax(off - most))

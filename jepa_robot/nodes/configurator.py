@@ -31,12 +31,14 @@ from jepa_robot.modules.configurator import (
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.base import AgentNode
 from jepa_robot.nodes.messages import ACKNOWLEDGEMENTS, DATA, LATCHED
+from jepa_robot.nodes.resumption import Resumption
 from jepa_robot.nodes.runtime import STEADY, main
 
-SUPERVISION_PERIOD = 0.1  # s
+SUPERVISION_PERIOD = 0.05  # s
 POLL_PERIOD = 0.5  # s between two looks at a node that is as it should be
 RETRY_PERIOD = 2.0  # s before a transition that failed is tried again
-ANSWER_TIMEOUT = 2.0  # s
+ANSWER_TIMEOUT = 0.5  # s, then it is asked again: a process that died never answers
+SILENCE_TIMEOUT = 2.0  # s without an answer, after which a node counts as not answering
 TRANSITION_TIMEOUT = 30.0  # s: loading a bundle for the first time takes a while
 NEXT = {
     State.PRIMARY_STATE_UNCONFIGURED: Transition.TRANSITION_CONFIGURE,
@@ -53,7 +55,7 @@ class Supervised:
         self._change = node.create_client(ChangeState, f"{name}/change_state")
         self._future = None
         self._is_changing = False
-        self._deadline = self._next_look = 0.0
+        self._deadline = self._next_look = self._answered_at = 0.0
         self.state = "not there"
         self.problem = ""
 
@@ -69,7 +71,9 @@ class Supervised:
             elif now > self._deadline:
                 client = self._change if self._is_changing else self._get
                 client.remove_pending_request(self._future)
-                self._future, self.state = None, "does not answer"
+                self._future = None
+                if now - self._answered_at > SILENCE_TIMEOUT:
+                    self.state = "does not answer"
             return
         if now < self._next_look:
             return
@@ -84,6 +88,7 @@ class Supervised:
 
     def _take_answer(self, now: float) -> None:
         answer, self._future = self._future.result(), None
+        self._answered_at = now
         if self._is_changing:
             self.problem = "" if answer.success else f"a transition of {self.name} failed"
             self._next_look = now if answer.success else now + RETRY_PERIOD
@@ -114,6 +119,7 @@ class ConfiguratorNode(AgentNode):
         self.declare_parameter("managed_nodes", list(MODULES))
         self._supervised = [Supervised(self, name) for name in self.parameter("managed_nodes")]
         self._task: Task | None = None
+        self._resumption: Resumption | None = None
         self._is_active = False
         self._sent_version = self._requests = 0
         self._said = {"task": "", "mode": OFF, "goal": "none"}
@@ -128,6 +134,7 @@ class ConfiguratorNode(AgentNode):
         self._configurator = Configurator(self.contract, self.bundle)
         self._publisher = self.publisher(String, "configuration", LATCHED)
         self._status = self.publisher(String, "task_status", LATCHED)
+        self._resumption = Resumption(self.contract.name, self.get_namespace())
 
     def connect(self) -> None:
         self.subscribe(String, "configuration_ack", self._on_ack, ACKNOWLEDGEMENTS)
@@ -138,8 +145,8 @@ class ConfiguratorNode(AgentNode):
         ):
             self.subscribe(message_type, topic, partial(self._on_request, read), DATA)
         try:
-            if self._task is None and self.parameter("task"):
-                self._task = self._with_mode(load_task(self.parameter("task")))
+            if self._task is None:
+                self._task = self._resumed_task() or self._start_up_task()
             if self._task is not None:
                 self._take(self._task)
         except InvalidTask as error:
@@ -153,8 +160,25 @@ class ConfiguratorNode(AgentNode):
         self._is_active = False
         return super().on_deactivate(state)
 
-    def _with_mode(self, task: Task) -> Task:
-        mode = self.parameter("mode")
+    def destroy_node(self) -> None:
+        if self._resumption is not None:
+            self._resumption.clear()
+        super().destroy_node()
+
+    def _resumed_task(self) -> Task | None:
+        """What the configurator before us was at when it died, if one did."""
+        resumed = self._resumption.read(self.bundle.id)
+        if resumed is None:
+            return None
+        task, self._sent_version = resumed
+        self.get_logger().info(f"task {task.name} is taken up again")
+        return task
+
+    def _start_up_task(self) -> Task | None:
+        name, mode = self.parameter("task"), self.parameter("mode")
+        if not name:
+            return None
+        task = load_task(name)
         return replace(task, mode=mode) if mode else task
 
     def _on_request(self, read: Callable[[Any], Task], message: Any) -> None:
@@ -165,6 +189,7 @@ class ConfiguratorNode(AgentNode):
         except ValueError as error:
             self._error = str(error)
             if self._task is not None:
+                self._resumption.clear()
                 self._publish_configuration(replace(self._task, mode=OFF))
             self._publish_status()
             raise
@@ -187,6 +212,10 @@ class ConfiguratorNode(AgentNode):
         self._error = ""
         self._publish_configuration(task)
         self._task = task
+        try:
+            self._resumption.write(task, self._sent_version, self.bundle.id)
+        except OSError as error:
+            self.diagnostics.error(f"{self._resumption.path}: {error.strerror}")
 
     def _publish_configuration(self, task: Task) -> None:
         sections = self._configurator.sections(task)

@@ -23,7 +23,8 @@ class Latch:
     """
 
     def __init__(self, robot: str, namespace: str, file: str = "") -> None:
-        self.path = Path(file).expanduser() if file else _default_path(robot, namespace)
+        default = state_file(robot, namespace, "stopped")
+        self.path = Path(file).expanduser() if file else default
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = self.path.with_suffix(".lock")
         self._lock = lock.open("a+", encoding="utf-8")
@@ -57,8 +58,9 @@ class Latch:
             self._lock.close()
 
 
-def _default_path(robot: str, namespace: str) -> Path:
+def state_file(robot: str, namespace: str, kind: str) -> Path:
+    """What outlives a process: one file a robot, ROS domain, namespace and kind."""
     home = Path(os.environ.get("ROS_HOME", "~/.ros")).expanduser()
     domain = os.environ.get("ROS_DOMAIN_ID", "0")
     name = "_".join([robot, domain, *namespace.split("/")[1:]]).rstrip("_")
-    return home / "jepa_robot" / f"{name}.stopped"
+    return home / "jepa_robot" / f"{name}.{kind}"

@@ -21,7 +21,7 @@ ERROR_SHOWN_FOR = 3.0  # s: how long diagnostics go on showing an error that cam
 
 
 class Diagnostics:
-    """A node's entry on /diagnostics: at once when it gets worse, and every second."""
+    """A node's entry on /diagnostics: at once when it says something new, and every second."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -34,8 +34,9 @@ class Diagnostics:
     def ok(self, text: str) -> None:
         """What to say while nothing is wrong."""
         self._standing = (DiagnosticStatus.OK, text)
-        if self._level == DiagnosticStatus.OK:
+        if self._level == DiagnosticStatus.OK and text != self._text:
             self._text = text
+            self._publish()
 
     def failed(self, text: str) -> None:
         """What is wrong, and stays so until :meth:`ok` says otherwise."""

@@ -1,0 +1,53 @@
+"""The task in force, kept for a configurator that takes the place of one that died."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+
+from jepa_robot.files import write_atomically
+from jepa_robot.graph import SESSION
+from jepa_robot.modules.configurator import Task
+from jepa_robot.nodes.latch import state_file
+
+
+class Resumption:
+    """One file a robot, ROS domain and namespace. Without a session nothing is kept.
+
+    A goal is only taken up again in the session in which it was given: an agent that is started
+    anew does not move.
+    """
+
+    def __init__(self, robot: str, namespace: str) -> None:
+        self._session = os.environ.get(SESSION, "")
+        self.path = state_file(robot, namespace, "task")
+
+    def read(self, bundle: str) -> tuple[Task, int] | None:
+        """The task and the version of its configuration, None if there is nothing to resume."""
+        if not self._session:
+            return None
+        try:
+            kept = json.loads(self.path.read_text(encoding="utf-8"))
+            if (kept["session"], kept["bundle"]) != (self._session, bundle):
+                return None
+            return Task(**kept["task"]), int(kept["version"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, task: Task, version: int, bundle: str) -> None:
+        """Keep a task.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        if not self._session:
+            return
+        kept = {"session": self._session, "bundle": bundle, "version": version}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path, json.dumps({**kept, "task": asdict(task)}))
+
+    def clear(self) -> None:
+        """An end on purpose: nothing is to be resumed."""
+        if self._session:
+            self.path.unlink(missing_ok=True)
