@@ -235,10 +235,12 @@ class RobotContract:
         package, _, relative = self.urdf.removeprefix("package://").partition("/")
         if not self.urdf.startswith("package://"):
             path = Path(self.source).parent / self.urdf
-        elif package == "pybullet_data":
-            path = _pybullet_data() / relative
         else:
-            path = _ament_share(package) / relative
+            find = _pybullet_data if package == "pybullet_data" else _ament_share
+            try:
+                path = find(package) / relative
+            except LookupError as error:
+                raise self.invalid("urdf", f"urdf is {self.urdf!r}, expected {error}") from error
         if not path.is_file():
             raise self.invalid(
                 "urdf", f"urdf is {self.urdf!r}, expected a file that exists ({path})"
@@ -279,22 +281,18 @@ def load_contract(name: str | Path) -> RobotContract:
         raise InvalidContract(str(error)) from error
 
 
-def _pybullet_data() -> Path:
+def _pybullet_data(package: str) -> Path:
     try:
         import pybullet_data
     except ImportError as error:
-        raise InvalidContract(
-            "package://pybullet_data is named, expected pybullet to be installed"
-        ) from error
+        raise LookupError("pybullet to be installed") from error
     return Path(pybullet_data.getDataPath())
 
 
 def _ament_share(package: str) -> Path:
-    from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-
     try:
+        from ament_index_python.packages import get_package_share_directory
+
         return Path(get_package_share_directory(package))
-    except PackageNotFoundError as error:
-        raise InvalidContract(
-            f"package://{package} is named, expected it in the ament index"
-        ) from error
+    except (ImportError, LookupError, ValueError) as error:
+        raise LookupError(f"{package} in the ament index") from error

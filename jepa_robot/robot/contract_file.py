@@ -22,7 +22,7 @@ from jepa_robot.robot.contract import (
     Safety,
     Watchdogs,
 )
-from jepa_robot.robot.geometry import orientation_towards
+from jepa_robot.robot.geometry import in_radians, orientation_towards
 from jepa_robot.validation import Section
 
 TURN = 2 * np.pi
@@ -36,11 +36,10 @@ def read_contract(root: Section) -> RobotContract:
     """
     if root.value("schema") != SCHEMA:
         raise root.fail("schema", f"{SCHEMA}, the contract version that this release reads")
-    joints = tuple(_joint(section) for section in root.sections("joints"))
+    joints: list[Joint] = []
+    for section in root.sections("joints"):
+        joints.append(_joint(section, [joint.name for joint in joints]))
     names = [joint.name for joint in joints]
-    for name in names:
-        if names.count(name) > 1:
-            raise root.fail("joints", f"each joint once, but {name} is there twice")
     home = root.numbers("home", len(joints))
     for joint, angle in zip(joints, home, strict=True):
         if not joint.lower <= angle <= joint.upper:
@@ -59,7 +58,7 @@ def read_contract(root: Section) -> RobotContract:
         urdf=root.text("urdf"),
         base_frame=root.text("base_frame"),
         ee_frame=root.text("ee_frame"),
-        joints=joints,
+        joints=tuple(joints),
         home=home,
         fixed_joints=tuple((name, fixed.number(name)) for name in fixed),
         controller=_controller(root.section("controller")),
@@ -90,15 +89,17 @@ def _check_together(root: Section, contract: RobotContract) -> None:
         )
 
 
-def _joint(section: Section) -> Joint:
+def _joint(section: Section, before: list[str]) -> Joint:
     name = section.text("name")
+    if name in before:
+        raise section.fail("name", f"each joint once, but {name} is there twice")
     lower, upper = (_angle(section, field) for field in ("lower", "upper"))
     joint = Joint(
         name=name,
         lower=lower,
         upper=upper,
-        velocity=section.number("velocity", low=1e-3, high=50),
-        acceleration=section.number("acceleration", low=1e-3, high=1000),
+        velocity=_rate(section, "velocity", 50),
+        acceleration=_rate(section, "acceleration", 1000),
         jerk=section.number("jerk", low=1e-2, high=1e6),
     )
     section.end()
@@ -114,10 +115,17 @@ def _angle(section: Section, field: str) -> float:
     return value
 
 
+def _rate(section: Section, field: str, high: float) -> float:
+    value = section.number(field, low=1e-3)
+    if value > high:
+        raise section.fail(
+            field, f"a number from 0.001 to {high:g}, in radians: {in_radians(value)}"
+        )
+    return value
+
+
 def _is_it_degrees(value: float) -> str:
-    if abs(value) <= TURN + 1e-4:
-        return ""
-    return f": {value:g}° would be {np.radians(value):.4g} rad"
+    return "" if abs(value) <= TURN + 1e-4 else f": {in_radians(value)}"
 
 
 def _camera(section: Section) -> Camera:

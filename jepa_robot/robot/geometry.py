@@ -1,4 +1,4 @@
-"""Orientations of cameras. Quaternions are (x, y, z, w); optical frames as in REP 103."""
+"""Angles and orientations. Quaternions are (x, y, z, w); optical frames as in REP 103."""
 
 from __future__ import annotations
 
@@ -48,3 +48,8 @@ def project(camera: Camera, points: np.ndarray) -> np.ndarray:
     local = (np.asarray(points) - camera.position) @ camera.rotation
     depth = np.where(local[..., 2:] > 1e-6, local[..., 2:], np.nan)
     return local[..., :2] / depth * [camera.fx, camera.fy] + [camera.cx, camera.cy]
+
+
+def in_radians(value: float) -> str:
+    """What a number would be if it was meant in degrees, in words."""
+    return f"{value:g}° would be {np.radians(value):.4g} rad"
