@@ -5,15 +5,16 @@ Graphs, all float32 unless said, with a dynamic first axis:
 ==============  ==========================================================  ==================
 graph           inputs                                                      output
 ==============  ==========================================================  ==================
-encoder         images [B, cameras, h, w, 3] uint8 RGB, proprioception      state [B, S]
-                [B, 2J] (rad, rad/s)
+encoder         images [B, cameras, h, w, 3] uint8 RGB, proprioception      state [B, S],
+                [B, 2J] (rad, rad/s)                                        views [B, cameras]
 predictor       state [N, S], action [N, A]                                 next_state [N, S]
 policy          state [N, S], goal_latent [N, D]                            action [N, A]
 readout         latent [N, D]                                               position [N, 3] (m)
 goal_encoder    position [N, 3] (m)                                         latent [N, D]
 ==============  ==========================================================  ==================
 
-A state ``[S]`` is proprioception ``[2J]`` in SI units followed by the latent ``[D]``.
+A state ``[S]`` is proprioception ``[2J]`` in SI units followed by the latent ``[D]``. Views are how
+far each camera's picture is from the training pictures, 1 the limit; an encoder may lack them.
 """
 
 from __future__ import annotations
@@ -68,6 +69,10 @@ class Session:
     def __call__(self, **inputs: np.ndarray) -> np.ndarray:
         """The graph's first output."""
         return self._session.run(None, inputs)[0]
+
+    def run(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """All outputs by name."""
+        return dict(zip(self.outputs, self._session.run(None, inputs), strict=True))
 
 
 class Bundle:
@@ -140,6 +145,7 @@ class Bundle:
             "latent": self.latent_size,
             "goal_latent": self.latent_size,
             "position": 3,
+            "views": len(self.manifest["cameras"]),
         }
         for name, shape in {**session.inputs, **session.outputs}.items():
             size, expected = shape[-1], sizes.get(name)

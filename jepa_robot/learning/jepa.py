@@ -168,11 +168,20 @@ def fit_scales(agent: Agent, data: Dataset) -> None:
 @torch.no_grad()
 def encode(agent: Agent, data: Dataset, batch: int = 512) -> np.ndarray:
     """Latents ``[E, T+1, D]`` of every frame."""
+    latents = _map_frames(agent.encoder, data, batch)
+    return latents.reshape(*data.images.shape[:2], -1).numpy()
+
+
+@torch.no_grad()
+def look(agent: Agent, data: Dataset, batch: int = 512) -> Tensor:
+    """Key points ``[E * (T+1), cameras, 2K]`` of every frame."""
+    return _map_frames(agent.encoder.look, data, batch)
+
+
+def _map_frames(function: Callable[[Tensor], Tensor], data: Dataset, batch: int) -> Tensor:
     flat = data.images.reshape(-1, *data.images.shape[2:])
-    chunks = [
-        agent.encoder(torch.from_numpy(flat[i : i + batch])) for i in range(0, len(flat), batch)
-    ]
-    return torch.cat(chunks).reshape(*data.images.shape[:2], -1).numpy()
+    chunks = [function(torch.from_numpy(flat[i : i + batch])) for i in range(0, len(flat), batch)]
+    return torch.cat(chunks)
 
 
 @torch.no_grad()

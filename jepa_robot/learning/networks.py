@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 MAPS = 32  # feature maps, so key points, a camera
 STD_FLOOR = 1e-3
+KEYPOINT_NOISE = 0.03  # of a key point in [-1, 1], one pixel of 64: less than that tells nothing
+BEYOND = 1.3  # times the largest distance of a held-out frame: the limit
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Encoder(nn.Module):
 
     def __init__(self, shape: AgentShape) -> None:
         super().__init__()
-        self.image_size = shape.image_size
+        self.image_size, self.cameras = shape.image_size, shape.cameras
         self.uses_bfloat16 = False
         self.convolutions = nn.Sequential(
             nn.Conv2d(3, 16, 4, stride=2),
@@ -74,7 +76,10 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Latents ``[B, D]`` of images ``[B, cameras, h, w, 3]`` uint8."""
-        batch = images.shape[0]
+        return self.head(self.look(images).flatten(1))
+
+    def look(self, images: Tensor) -> Tensor:
+        """Key points ``[B, cameras, 2K]`` of images: what the latent is made of."""
         height, width = self.image_size
         pixels = images.reshape(-1, height, width, 3).permute(0, 3, 1, 2).float() / 127.5 - 1
         if self.training and self.uses_bfloat16:
@@ -82,7 +87,43 @@ class Encoder(nn.Module):
                 maps = self.convolutions(pixels)
         else:
             maps = self.convolutions(pixels)
-        return self.head(self.keypoints(maps.float()).reshape(batch, -1))
+        return self.keypoints(maps.float()).reshape(-1, self.cameras, 2 * MAPS)
+
+
+class Views(nn.Module):
+    """How far each camera's key points are from those of the training pictures; 1 is the limit.
+
+    The Mahalanobis distance of a layer's features, as in Lee et al. 2018 (arXiv:1807.03888), a
+    camera. Not of the latent itself: it is made of all cameras, and may hide that one is black.
+    """
+
+    def __init__(self, shape: AgentShape) -> None:
+        super().__init__()
+        size = 2 * MAPS
+        self.register_buffer("mean", torch.zeros(shape.cameras, 1, size))
+        self.register_buffer("whiten", torch.eye(size).repeat(shape.cameras, 1, 1))
+        self.register_buffer("limit", torch.full((shape.cameras,), torch.inf))
+
+    @property
+    def is_fitted(self) -> bool:
+        return bool(torch.isfinite(self.limit).all())
+
+    def fit(self, training: Tensor, held_out: Tensor) -> None:
+        """Fit to key points ``[N, cameras, 2K]``; the limit is beyond all that was held out."""
+        keypoints = training.transpose(0, 1).double()
+        mean = keypoints.mean(dim=1, keepdim=True)
+        centred = keypoints - mean
+        covariance = centred.mT @ centred / centred.shape[1]
+        covariance += KEYPOINT_NOISE**2 * torch.eye(covariance.shape[-1], dtype=torch.double)
+        self.mean.copy_(mean)
+        self.whiten.copy_(torch.linalg.inv(torch.linalg.cholesky(covariance)).mT)
+        self.limit.fill_(1.0)
+        self.limit.copy_(BEYOND * self(held_out).amax(dim=0))
+
+    def forward(self, keypoints: Tensor) -> Tensor:
+        """Distances ``[B, cameras]`` of key points ``[B, cameras, 2K]``."""
+        whitened = (keypoints.unsqueeze(2) - self.mean) @ self.whiten
+        return whitened.square().mean(dim=-1).sqrt().squeeze(2) / self.limit
 
 
 class Scale(nn.Module):
@@ -170,6 +211,7 @@ class Agent(nn.Module):
         super().__init__()
         self.shape = shape
         self.encoder = Encoder(shape)
+        self.views = Views(shape)
         self.predictor = Predictor(shape)
         self.inverse = mlp(2 * shape.latent, 128, shape.actions)
         self.control = nn.Linear(shape.actions, shape.latent, bias=False)

@@ -16,7 +16,7 @@ from jepa_robot.learning.checkpoint import Checkpoint, Samples, save_checkpoint
 from jepa_robot.learning.dataset import Dataset, load_dataset
 from jepa_robot.learning.distill import DistillConfig, distill
 from jepa_robot.learning.export import write_bundle
-from jepa_robot.learning.jepa import JEPAConfig, encode, prediction_ratio, train_jepa
+from jepa_robot.learning.jepa import JEPAConfig, encode, look, prediction_ratio, train_jepa
 from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.readout import readout_quality, train_goal_encoder, train_readout
 from jepa_robot.models import Bundle
@@ -107,6 +107,7 @@ def _train(
     train_goal_encoder(agent, latents, config.seed)
     seconds["readout"] = time.monotonic() - begin
     metrics = evaluate_agent(agent, validation)
+    agent.views.fit(look(agent, training), look(agent, validation))
 
     begin = time.monotonic()
     samples = Samples.draw(validation, config.seed)

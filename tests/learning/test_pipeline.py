@@ -41,6 +41,11 @@ def test_the_bundle_records_data_labels_seed_and_recipe(trained, contract, tmp_p
     assert manifest["results"]["readout_r2"] == trained[1]["readout_r2"]
 
 
+def test_the_bundle_can_tell_what_the_cameras_should_show(trained, contract, tmp_path):
+    export(trained[0], tmp_path / "bundle", contract, "moment", "a command")
+    assert list(Bundle(tmp_path / "bundle").session("encoder").outputs) == ["state", "views"]
+
+
 def test_a_finished_run_is_not_written_over(trained, contract, data_folder):
     with pytest.raises(FileExistsError, match="expected the name of a new run"):
         train_all(data_folder, trained[0], contract, MOMENT)
