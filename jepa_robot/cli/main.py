@@ -187,6 +187,12 @@ def up(
     params_file: Annotated[str, typer.Option(help="ROS parameters, YAML.")] = "",
     composition: Composition = Composition.processes,
     respawn: bool = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do everything but send commands.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Start only if `jepa-robot check` passes.")
+    ] = False,
 ) -> None:
     """Start the agent's nodes and keep them up, until Ctrl-C. The same list as `ros2 launch`."""
     from jepa_robot.cli.up import run_up
@@ -205,8 +211,27 @@ def up(
         params_file=params_file,
         composition=composition.value,
         respawn=respawn,
+        dry_run=dry_run,
     )
-    run_up(settings)
+    run_up(settings, check)
+
+
+@app.command()
+def check(
+    robot: Robot = "panda",
+    bundle: Annotated[
+        str, typer.Option("--bundle", "--model", help="Model bundle: folder or name; empty: none.")
+    ] = "reach_panda",
+    namespace: Annotated[str, typer.Option(help="Of all nodes and topics.")] = "",
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to listen at most.")] = 5.0,
+    use_sim_time: Annotated[bool, typer.Option("--use-sim-time", help="Follow /clock.")] = False,
+    json_file: Json = None,
+) -> None:
+    """Compare contract, bundle and the running robot. Moves nothing; exits with 1 on a failure."""
+    from jepa_robot.cli.check import run_check
+
+    if not run_check(robot, bundle, namespace, timeout, use_sim_time, json_file):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -15,7 +15,9 @@ class InvalidUrdf(ValueError):
 
 @dataclass(frozen=True)
 class UrdfJoint:
-    """One joint: limits in rad or m, infinite where there are none; ``mimic``: whom it follows."""
+    """One joint: limits in rad or m, infinite where there are none; ``mimic``: whom it follows;
+    ``origin``: x, y, z, roll, pitch, yaw (m, rad) in its parent.
+    """
 
     name: str
     type: str
@@ -25,6 +27,8 @@ class UrdfJoint:
     upper: float
     velocity: float
     mimic: str
+    origin: tuple[float, ...]
+    axis: tuple[float, ...]
 
     @property
     def moves(self) -> bool:
@@ -108,7 +112,22 @@ def _joint(element: ElementTree.Element) -> UrdfJoint:
         upper=upper,
         velocity=velocity,
         mimic=_attribute(element, "mimic", "joint"),
+        origin=(*_triple(element, "origin", "xyz"), *_triple(element, "origin", "rpy")),
+        axis=_triple(element, "axis", "xyz", "1 0 0"),
     )
+
+
+def _triple(
+    element: ElementTree.Element, tag: str, attribute: str, default: str = "0 0 0"
+) -> tuple[float, ...]:
+    text = _attribute(element, tag, attribute) or default
+    try:
+        x, y, z = (float(number) for number in text.split())
+    except ValueError as error:
+        raise InvalidUrdf(
+            f"has {attribute} {text!r} in joint {element.get('name')!r}, expected three numbers"
+        ) from error
+    return x, y, z
 
 
 def _attribute(element: ElementTree.Element, tag: str, attribute: str) -> str:
