@@ -10,7 +10,7 @@ from torch import Tensor, nn
 MAPS = 32  # feature maps, so key points, a camera
 STD_FLOOR = 1e-3
 KEYPOINT_NOISE = 0.03  # of a key point in [-1, 1], one pixel of 64: less than that tells nothing
-BEYOND = 1.3  # times the largest distance of a held-out frame: the limit
+BEYOND = 1.25  # times the largest distance of a training picture: the limit
 
 
 @dataclass(frozen=True)
@@ -108,17 +108,20 @@ class Views(nn.Module):
     def is_fitted(self) -> bool:
         return bool(torch.isfinite(self.limit).all())
 
-    def fit(self, training: Tensor, held_out: Tensor) -> None:
-        """Fit to key points ``[N, cameras, 2K]``; the limit is beyond all that was held out."""
-        keypoints = training.transpose(0, 1).double()
-        mean = keypoints.mean(dim=1, keepdim=True)
-        centred = keypoints - mean
+    def fit(self, keypoints: Tensor) -> None:
+        """Fit to the training pictures' key points ``[N, cameras, 2K]``; the limit is beyond all.
+
+        It has few parameters for so many pictures, so what was held out is hardly further away.
+        """
+        samples = keypoints.transpose(0, 1).double()
+        mean = samples.mean(dim=1, keepdim=True)
+        centred = samples - mean
         covariance = centred.mT @ centred / centred.shape[1]
         covariance += KEYPOINT_NOISE**2 * torch.eye(covariance.shape[-1], dtype=torch.double)
         self.mean.copy_(mean)
         self.whiten.copy_(torch.linalg.inv(torch.linalg.cholesky(covariance)).mT)
         self.limit.fill_(1.0)
-        self.limit.copy_(BEYOND * self(held_out).amax(dim=0))
+        self.limit.copy_(BEYOND * self(keypoints).amax(dim=0))
 
     def forward(self, keypoints: Tensor) -> Tensor:
         """Distances ``[B, cameras]`` of key points ``[B, cameras, 2K]``."""

@@ -64,7 +64,8 @@ def train_all(
 
     Returns:
         Metrics, on held-out episodes: ``readout_r2``, ``readout_error`` (m), ``prediction_ratio``,
-        ``latent_std``, ``policy_error``, and ``seconds`` a stage.
+        ``view_distance`` (the largest; above 1 is a false alarm), ``latent_std``,
+        ``policy_error``, and ``seconds`` a stage.
 
     Raises:
         FileExistsError: ``run_folder`` is not empty.
@@ -106,8 +107,8 @@ def _train(
     train_readout(agent, training, latents, config.labels, config.seed)
     train_goal_encoder(agent, latents, config.seed)
     seconds["readout"] = time.monotonic() - begin
+    agent.views.fit(look(agent, training))
     metrics = evaluate_agent(agent, validation)
-    agent.views.fit(look(agent, training), look(agent, validation))
 
     begin = time.monotonic()
     samples = Samples.draw(validation, config.seed)
@@ -147,5 +148,6 @@ def evaluate_agent(agent: Agent, data: Dataset) -> dict[str, float]:
         "readout_r2": r2,
         "readout_error": error,
         "prediction_ratio": prediction_ratio(agent, data, latents),
+        "view_distance": float(agent.views(look(agent, data)).max()),
         "latent_std": float(latents.reshape(-1, latents.shape[-1]).std(axis=0).mean()),
     }
