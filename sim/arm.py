@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
-import tempfile
+import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pybullet
 
 from jepa_robot.robot.contract import RobotContract
+from jepa_robot.robot.profile import JointMotion
+from jepa_robot.robot.tracking import tracking_velocities
+from jepa_robot_sim import urdf
 from jepa_robot_sim.cameras import Renderer
 from jepa_robot_sim.quiet import quiet
 
@@ -20,19 +21,22 @@ GAINS = {"positionGain": 0.35, "velocityGain": 1.0}
 ARM_COLOUR = (0.20, 0.22, 0.26, 1)
 LINK_COLOUR = (0.85, 0.85, 0.82, 1)
 HAND_COLOUR = (0.10, 0.35, 0.95, 1)
-TABLE_COLOUR = (0.55, 0.50, 0.44, 1)
+OBSTACLE_COLOUR = (0.55, 0.50, 0.44, 1)
+FIXED_FORCE = 50  # N or Nm that holds a joint which is not driven
 
 
 class SimulatedArm:
-    """An arm on a table, stepped by whoever owns it. Time is a count of physics steps.
+    """An arm among its obstacles, stepped by whoever owns it. Time is a count of physics steps.
 
     Args:
-        contract: the robot; its cameras are rendered, its joint order is used throughout.
+        contract: the robot; its cameras are rendered, its joint order is used throughout. A gripper
+            starts where ``fixed_joints`` has its first joint.
         gui: open PyBullet's window.
         zoom: camera images this many times larger, for pictures meant for people.
 
     Raises:
         ValueError: if a rate of the contract does not divide the physics rate.
+        InvalidContract: the URDF, a mesh or a joint is not there.
     """
 
     def __init__(self, contract: RobotContract, gui: bool = False, zoom: int = 1) -> None:
@@ -42,21 +46,21 @@ class SimulatedArm:
             self._client = pybullet.connect(pybullet.GUI if gui else pybullet.DIRECT)
         self._call("setGravity", 0, 0, -9.81)
         self._call("setTimeStep", 1 / PHYSICS_RATE)
-        self._add_table()
-        self._body = self._load()
-        index = {}
-        for joint in range(self._call("getNumJoints", self._body)):
-            info = self._call("getJointInfo", self._body, joint)
-            index[info[1].decode()] = joint
-            index[info[12].decode()] = joint
+        self._add_obstacles()
+        exclude = pybullet.URDF_USE_SELF_COLLISION_EXCLUDE_ALL_PARENTS
+        self._body = urdf.load(contract, self._client, is_light=True, flags=exclude)
+        index = urdf.link_index(self._body, self._client)
         self._joints = [index[name] for name in contract.joint_names]
-        self._forces = [
-            self._call("getJointInfo", self._body, joint)[10] or 100.0 for joint in self._joints
-        ]
-        self._fixed = [(index[name], position) for name, position in contract.fixed_joints]
+        self._forces = [self._force(joint, 100.0) for joint in self._joints]
+        fixed, gripper = dict(contract.fixed_joints), contract.gripper
+        self._gripper = [index[name] for name in (gripper.joints if gripper else ())]
+        self._gripper_start = fixed.get(gripper.joints[0], 0.0) if gripper else 0.0
+        self._fixed = [(index[n], p) for n, p in fixed.items() if index[n] not in self._gripper]
         self._ee = index[contract.ee_frame]
         self._paint()
         self._renderers = [Renderer(camera, self._client, zoom) for camera in contract.cameras]
+        self._takes_velocities = contract.controller.type == "forward_velocity"
+        self._coasts_until = math.inf  # physics steps, to the controller's timeout
         self.steps = 0
         self.reset(contract.home)
 
@@ -76,9 +80,27 @@ class SimulatedArm:
                 joint,
                 pybullet.POSITION_CONTROL,
                 targetPosition=position,
-                force=50,
+                force=FIXED_FORCE,
             )
-        self.command(positions)
+        for joint in self._gripper:
+            self._call("resetJointState", self._body, joint, self._gripper_start, 0.0)
+        self.command_gripper(self._gripper_start)
+        if self._takes_velocities:
+            self.command_velocities(np.zeros(len(self._joints)))
+        else:
+            self.command(positions)
+
+    def follow(self, motion: JointMotion, measured: np.ndarray) -> None:
+        """Command a motion as the contract's controller is commanded, without ROS.
+
+        Args:
+            motion: to be reached one safety period from now.
+            measured: the joint positions ``[J]`` (rad) that were last published.
+        """
+        if self._takes_velocities:
+            self.command_velocities(tracking_velocities(self.contract, motion, measured))
+        else:
+            self.command(motion.positions)
 
     def command(self, positions: Sequence[float]) -> None:
         """Set the joint positions ``[J]`` (rad) to track, until the next command."""
@@ -93,14 +115,48 @@ class SimulatedArm:
             velocityGains=[GAINS["velocityGain"]] * len(self._joints),
         )
 
+    def command_velocities(self, velocities: Sequence[float]) -> None:
+        """Set the joint velocities ``[J]`` (rad/s), until the controller's timeout."""
+        self._call(
+            "setJointMotorControlArray",
+            self._body,
+            self._joints,
+            pybullet.VELOCITY_CONTROL,
+            targetVelocities=[float(v) for v in velocities],
+            forces=self._forces,
+        )
+        timeout = self.contract.controller.timeout
+        self._coasts_until = self.steps + math.ceil(timeout * PHYSICS_RATE)
+
+    def command_gripper(self, position: float) -> None:
+        """Set the gripper's position (m, or rad for a revolute one), until the next command."""
+        for joint in self._gripper:
+            self._call(
+                "setJointMotorControl2",
+                self._body,
+                joint,
+                pybullet.POSITION_CONTROL,
+                targetPosition=position,
+                force=self._force(joint, FIXED_FORCE),
+            )
+
     def step(self) -> None:
         """Advance the physics by one step of 2 ms."""
+        if self.steps >= self._coasts_until:
+            self.command_velocities(np.zeros(len(self._joints)))
         self._call("stepSimulation")
         self.steps += 1
 
     def joint_states(self) -> tuple[np.ndarray, np.ndarray]:
         """Joint positions (rad) and velocities (rad/s), each ``[J]``, in the contract's order."""
         states = self._call("getJointStates", self._body, self._joints)
+        return np.array([s[0] for s in states]), np.array([s[1] for s in states])
+
+    def gripper_states(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and velocities of the gripper's joints, each ``[G]``; empty without one."""
+        if not self._gripper:
+            return np.zeros(0), np.zeros(0)
+        states = self._call("getJointStates", self._body, self._gripper)
         return np.array([s[0] for s in states]), np.array([s[1] for s in states])
 
     def ee_position(self) -> np.ndarray:
@@ -120,39 +176,42 @@ class SimulatedArm:
     def _call(self, name: str, *args, **kwargs):
         return getattr(pybullet, name)(*args, physicsClientId=self._client, **kwargs)
 
-    def _add_table(self) -> None:
-        half = [0.6, 0.75, 0.02]
-        shape = {"shapeType": pybullet.GEOM_BOX, "halfExtents": half}
-        self._call(
-            "createMultiBody",
-            baseCollisionShapeIndex=self._call("createCollisionShape", **shape),
-            baseVisualShapeIndex=self._call("createVisualShape", rgbaColor=TABLE_COLOUR, **shape),
-            basePosition=[0.45, 0, -half[2] - 0.01],
-        )
+    def _force(self, joint: int, default: float) -> float:
+        """The URDF's greatest force (N) or torque (Nm) of a joint."""
+        return self._call("getJointInfo", self._body, joint)[10] or default
 
-    def _load(self) -> int:
-        path = self.contract.urdf_path
-        with tempfile.TemporaryDirectory() as folder:
-            light = Path(folder) / path.name
-            light.write_text(_with_collision_meshes_as_visuals(path))
-            with quiet():
-                return self._call(
-                    "loadURDF",
-                    str(light),
-                    useFixedBase=True,
-                    flags=pybullet.URDF_USE_SELF_COLLISION_EXCLUDE_ALL_PARENTS,
-                )
+    def _add_obstacles(self) -> None:
+        for obstacle in self.contract.safety.obstacles:
+            lower, upper = np.array(obstacle.lower), np.array(obstacle.upper)
+            shape = {"shapeType": pybullet.GEOM_BOX, "halfExtents": ((upper - lower) / 2).tolist()}
+            visual = self._call("createVisualShape", rgbaColor=OBSTACLE_COLOUR, **shape)
+            self._call(
+                "createMultiBody",
+                baseCollisionShapeIndex=self._call("createCollisionShape", **shape),
+                baseVisualShapeIndex=visual,
+                basePosition=((lower + upper) / 2).tolist(),
+            )
 
     def _paint(self) -> None:
-        joints = sorted(self._joints)
+        """Links in two colours, and the hand in one of its own."""
+        joints, hand = sorted(self._joints), self._hand()
         for link in range(-1, self._call("getNumJoints", self._body)):
             colour = ARM_COLOUR if link in joints[::2] else LINK_COLOUR
-            self._call(
-                "changeVisualShape",
-                self._body,
-                link,
-                rgbaColor=HAND_COLOUR if link > joints[-1] else colour,
-            )
+            colour = HAND_COLOUR if link in hand else colour
+            self._call("changeVisualShape", self._body, link, rgbaColor=colour)
+
+    def _hand(self) -> set[int]:
+        """What is fixed to the last joint's link; that link itself where nothing can be seen."""
+        parents = [
+            self._call("getJointInfo", self._body, joint)[16]
+            for joint in range(self._call("getNumJoints", self._body))
+        ]
+        last, hand = self._joints[-1], set()
+        for link, parent in enumerate(parents):
+            if parent == last or parent in hand:
+                hand.add(link)
+        visible = {shape[1] for shape in self._call("getVisualShapeData", self._body)}
+        return hand if hand & visible else {last}
 
 
 def _divide(contract: RobotContract, name: str) -> int:
@@ -163,9 +222,3 @@ def _divide(contract: RobotContract, name: str) -> int:
             f"expected a divisor of the physics rate, {PHYSICS_RATE} Hz"
         )
     return int(PHYSICS_RATE / rate)
-
-
-def _with_collision_meshes_as_visuals(path: Path) -> str:
-    """The URDF's text with cheap visuals: the software renderer is bound by vertices."""
-    text = re.sub(r"meshes/visual/([\w.-]+)", r"meshes/collision/\1", path.read_text())
-    return text.replace("package://", f"{path.parent.as_posix()}/")

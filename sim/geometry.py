@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pybullet
 
 from jepa_robot.robot.contract import RobotContract
+from jepa_robot_sim import urdf
 from jepa_robot_sim.quiet import quiet
 
 
@@ -19,14 +18,14 @@ class Geometry:
     def __init__(self, contract: RobotContract) -> None:
         with quiet():
             self._client = pybullet.connect(pybullet.DIRECT)
-            self._body = self._load(contract.urdf_path)
+        self._body = urdf.load(contract, self._client)
         joints = range(self._call("getNumJoints", self._body))
         about = [self._call("getJointInfo", self._body, joint) for joint in joints]
-        index = {info[1].decode(): joint for joint, info in enumerate(about)}
-        self._links = {-1: "base", **{j: info[12].decode() for j, info in enumerate(about)}}
+        index = urdf.link_index(self._body, self._client)
+        self._links = {-1: contract.base_frame, **{j: i[12].decode() for j, i in enumerate(about)}}
         self._parents = {joint: info[16] for joint, info in enumerate(about)}
         self._joints = [index[name] for name in contract.joint_names]
-        self._ee = next(j for j, name in self._links.items() if name == contract.ee_frame)
+        self._ee = index[contract.ee_frame]
         for name, position in contract.fixed_joints:
             self._call("resetJointState", self._body, index[name], position)
         self._obstacles = {o.name: self._box(o.lower, o.upper) for o in contract.safety.obstacles}
@@ -97,12 +96,3 @@ class Geometry:
         return self._call(
             "createMultiBody", baseCollisionShapeIndex=shape, basePosition=centre.tolist()
         )
-
-    def _load(self, urdf: Path) -> int:
-        text = urdf.read_text(encoding="utf-8")
-        if "package://" not in text:
-            return self._call("loadURDF", str(urdf), useFixedBase=True)
-        with tempfile.TemporaryDirectory() as folder:
-            resolved = Path(folder) / urdf.name
-            resolved.write_text(text.replace("package://", f"{urdf.parent.as_posix()}/"))
-            return self._call("loadURDF", str(resolved), useFixedBase=True)

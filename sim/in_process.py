@@ -24,11 +24,14 @@ class InProcessRobot:
         self.arm = SimulatedArm(contract, gui=gui)
         self.limiter = SafetyLimiter(contract)
         self._last_tick = 0
+        self._measured = np.array(contract.home)  # the joint states that a driver last published
 
     def reset(self, positions: np.ndarray) -> Observation:
         """Start an episode at rest at joint positions ``[J]`` (rad)."""
         begin_episode(self.arm, positions)
-        self.limiter.reset(self.arm.joint_states()[0])
+        self._measured = self.arm.joint_states()[0]
+        gripper = self.arm.gripper_states()[0]
+        self.limiter.reset(self._measured, np.mean(gripper) if len(gripper) else None)
         self._last_tick = self.arm.steps
         return self.observe()
 
@@ -36,10 +39,15 @@ class InProcessRobot:
         """Apply a normalised action ``[A]`` (or hold, if None) for one decision period."""
         arm = self.arm
         while True:
+            if arm.steps % arm.every["joint_states"] == 0:
+                self._measured = arm.joint_states()[0]
             if arm.steps % arm.every["safety"] == 0:
                 period = (arm.steps - self._last_tick) / PHYSICS_RATE
                 self._last_tick = arm.steps
-                arm.command(self.limiter.step(period, action)[0])
+                self.limiter.step(period, action)
+                arm.follow(self.limiter.motion, self._measured)
+                if self.limiter.gripper is not None:
+                    arm.command_gripper(self.limiter.gripper)
             arm.step()
             if arm.steps % arm.every["image"] == 0:
                 return self.observe()

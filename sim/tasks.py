@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from jepa_robot.robot.contract import RobotContract
+from jepa_robot.robot.contract import TWIST_CHANNELS, ActionChannel, Actions, RobotContract
 from jepa_robot.robot.limiter import SafetyLimiter
 
 MARGIN = 0.03  # m: starts and goals keep this far from the workspace's faces
+LINEAR_CHANNELS = TWIST_CHANNELS[:3]
+LINEAR_SCALE = 0.25  # m/s, to find joints for places with, where the contract has none
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,10 @@ class Episode:
 
 
 class Reach:
-    """Bring the hand to a place in the workspace, 20 to 30 cm away from where it starts."""
+    """Bring the hand to a place in the workspace, 20 to 30 cm away from where it starts.
+
+    Less where the workspace is small: at most half of the diagonal of where goals can be.
+    """
 
     name = "reach"
     steps = 25
@@ -31,7 +36,10 @@ class Reach:
 
     def __init__(self, contract: RobotContract) -> None:
         self.lower, self.upper = (np.array(corner) for corner in contract.workspace)
-        self._limiter = SafetyLimiter(contract)
+        diagonal = np.linalg.norm(self.upper - self.lower - 2 * MARGIN)
+        share = min(1.0, 0.5 * diagonal / self.distance[1])
+        self.distance = tuple(share * distance for distance in self.distance)
+        self._limiter = SafetyLimiter(replace(contract, actions=_linear_actions(contract)))
         self._home = contract.home
 
     def sample(self, rng: np.random.Generator) -> Episode:
@@ -67,6 +75,28 @@ class Reach:
 
 
 def oracle_action(contract: RobotContract, ee_position: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """The privileged baseline: straight to the true goal, seeing true positions. ``[A]``."""
+    """The privileged baseline: straight to the true goal, seeing true positions. ``[A]``.
+
+    Raises:
+        ValueError: the arm is not moved by the velocity of its hand.
+    """
+    actions = contract.actions
+    if actions.kind != "ee_twist":
+        raise contract.invalid(
+            "actions.kind", f"actions.kind is {actions.kind!r}, expected ee_twist for the oracle"
+        )
     wanted = (goal - ee_position) / (2 * contract.rates.time_step)
-    return np.clip(wanted / contract.actions.scale, -1, 1).astype(np.float32)
+    by_name = dict(zip(LINEAR_CHANNELS, wanted, strict=True))
+    channels = np.array([by_name.get(channel.name, 0.0) for channel in actions.channels])
+    return np.clip(channels / actions.scale, -1, 1).astype(np.float32)
+
+
+def _linear_actions(contract: RobotContract) -> Actions:
+    """Actions that move the hand along all three axes, and nothing else."""
+    actions = contract.actions
+    is_twist = actions.kind == "ee_twist"
+    scale = {c.name: c.scale for c in actions.channels} if is_twist else {}
+    turns = any(name in scale for name in TWIST_CHANNELS[3:])
+    keeps = actions.keeps_orientation or (len(contract.joints) >= 6 and (turns or not is_twist))
+    channels = [ActionChannel(n, "m/s", scale.get(n, LINEAR_SCALE)) for n in LINEAR_CHANNELS]
+    return Actions("ee_twist", tuple(channels), keeps)

@@ -7,6 +7,7 @@ that of the observation the data descends from, ``frame_id`` the id of the model
 from __future__ import annotations
 
 import array
+import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -233,16 +234,25 @@ def read_goal_pose(message: PoseStamped, contract: RobotContract) -> tuple[float
 
 
 def echo_message(
-    names: Sequence[str], motion: JointMotion, stamp: int, time_from_start: int
+    contract: RobotContract,
+    motion: JointMotion,
+    gripper: float | None,
+    stamp: int,
+    time_from_start: int,
 ) -> JointTrajectory:
-    """A commanded motion at ``time_from_start`` ns after the stamp (ns) of its observation."""
+    """A commanded motion at ``time_from_start`` ns after the stamp (ns) of its observation.
+
+    A gripper's joints come behind the arm's, with positions alone: the others are NaN.
+    """
     message = JointTrajectory()
     message.header.stamp = to_time(stamp)
-    message.joint_names = list(names)
+    joints = contract.gripper.joints if contract.gripper and gripper is not None else ()
+    message.joint_names = [*contract.joint_names, *joints]
+    unknown = [math.nan] * len(joints)
     point = JointTrajectoryPoint()
-    point.positions = doubles(motion.positions)
-    point.velocities = doubles(motion.velocities)
-    point.accelerations = doubles(motion.accelerations)
+    point.positions = doubles([*motion.positions, *[gripper] * len(joints)])
+    point.velocities = doubles([*motion.velocities, *unknown])
+    point.accelerations = doubles([*motion.accelerations, *unknown])
     point.time_from_start = to_duration(time_from_start)
     message.points = [point]
     return message

@@ -10,6 +10,8 @@ from collections import deque
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.clock import JumpHandle, JumpThreshold
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.subscription import MessageInfo
 from sensor_msgs.msg import Image, JointState
@@ -43,6 +45,9 @@ LEVELS = {
 CLOCK_TIMEOUT = 2.0  # s on the steady clock without a tick of a simulated clock
 ROGUE_PERIOD = 0.1  # s
 KEPT_TIMES = 1000
+EVERY_TICK = JumpThreshold(
+    min_forward=Duration(nanoseconds=1), min_backward=None, on_clock_change=False
+)
 CLOCK_READINGS, ONE_MOMENT = 5, 50_000  # ns
 
 
@@ -63,6 +68,7 @@ class SafetyNode(LifecycleNode):
         self.diagnostics = Diagnostics(self)
         self._made: list = []
         self._latch: Latch | None = None
+        self._on_clock: JumpHandle | None = None
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
@@ -113,12 +119,16 @@ class SafetyNode(LifecycleNode):
             self.create_service(Trigger, "~/stop", self._on_stop),
             self.create_service(Trigger, "~/release", self._on_release),
         ]
-        clock = self.get_clock() if self._is_lockstep else STEADY
         timers = [
-            self.create_timer(1 / contract.rates.safety, self._on_timer, clock=clock),
             self.create_timer(ROGUE_PERIOD, self._look_for_rogues, clock=STEADY),
             self.create_timer(1.0, self._every_second, clock=STEADY),
         ]
+        if self._is_lockstep:
+            self._on_clock = self.get_clock().create_jump_callback(
+                EVERY_TICK, post_callback=lambda _: self._tick()
+            )
+        else:
+            timers.append(self.create_timer(1 / contract.rates.safety, self._on_timer, clock=STEADY))
         publishers = [self._echo, self._state, self._command, self._gripper]
         self._made = [
             (self.destroy_timer, timers),
@@ -148,6 +158,9 @@ class SafetyNode(LifecycleNode):
             for one in made:
                 destroy(one)
         self._made = []
+        if self._on_clock is not None:
+            self._on_clock.unregister()
+            self._on_clock = None
 
     def _let_go(self) -> None:
         """Another safety stage may take the robot."""
@@ -165,6 +178,9 @@ class SafetyNode(LifecycleNode):
             self._stage.observe(positions, stamp, self._now(), opening)
         except ValueError as error:
             self.diagnostics.error(str(error))
+            return
+        if self._is_lockstep and self._adapter.heeds_measured:
+            self._tick()  # the world waits for a command that heeds these
 
     def _on_action(self, message: Image, info: MessageInfo) -> None:
         self._follow(message, info, "action", 1)
@@ -232,7 +248,11 @@ class SafetyNode(LifecycleNode):
             self._gripper.publish(gripper.message(self._contract.gripper, output.gripper))
         self._echo.publish(
             messages.echo_message(
-                self._contract.joint_names, output.motion, output.stamp, at.time - output.stamp
+                self._contract,
+                output.motion,
+                output.gripper,
+                output.stamp,
+                at.time - output.stamp,
             )
         )
 

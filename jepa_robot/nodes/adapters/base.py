@@ -24,6 +24,7 @@ class Adapter:
     """Between a safe motion and a controller's messages."""
 
     message_type: type
+    heeds_measured = False  # whether a command depends on where the joints are measured
 
     def __init__(self, contract: RobotContract, kinematics: Kinematics | None = None) -> None:
         self.contract, self._kinematics = contract, kinematics

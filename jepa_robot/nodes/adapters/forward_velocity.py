@@ -12,25 +12,20 @@ from std_msgs.msg import Float64MultiArray
 from jepa_robot.nodes.adapters.base import Adapter, JointCommand
 from jepa_robot.nodes.messages import doubles, read_doubles
 from jepa_robot.robot.profile import JointMotion, Profile
-
-GAIN = 4.0  # 1/s: how fast a position error is corrected
-CORRECTION = 0.1  # of the velocity limit: the most that a correction may add
+from jepa_robot.robot.tracking import tracking_velocities
 
 
 class ForwardVelocity(Adapter):
     """Joint velocities (rad/s) in the contract's order, with the position error fed back."""
 
     message_type = Float64MultiArray
+    heeds_measured = True
 
     def message(
         self, motion: JointMotion, stop: Profile, measured: np.ndarray | None, stamp: int
     ) -> Float64MultiArray:
-        limit = self.contract.limits("velocity")
-        velocities = motion.velocities
-        if measured is not None:
-            error = GAIN * (motion.positions - measured)
-            velocities = velocities + np.clip(error, -CORRECTION * limit, CORRECTION * limit)
-        return Float64MultiArray(data=doubles(np.clip(velocities, -limit, limit)))
+        velocities = tracking_velocities(self.contract, motion, measured)
+        return Float64MultiArray(data=doubles(velocities))
 
     def read(self, message: Float64MultiArray) -> JointCommand:
         return JointCommand(velocities=read_doubles(message, "command", len(self.contract.joints)))
