@@ -40,9 +40,18 @@ class Perception:
         self.bundle = bundle
         self._cameras = bundle.manifest["cameras"]
         self._encoder = bundle.session("encoder")
+        self.tells_views = "views" in self._encoder.outputs
 
     def encode(self, observation: Observation) -> np.ndarray:
-        """The state ``[1, S]`` float32 of an observation.
+        """The state ``[1, S]`` float32 of an observation; the rest is as in :meth:`look`."""
+        return self.look(observation)[0]
+
+    def look(self, observation: Observation) -> tuple[np.ndarray, dict[str, float]]:
+        """The state ``[1, S]`` float32 of an observation, and how familiar its images are.
+
+        Returns:
+            The state, and by camera how far its image is from the training pictures: above 1 is
+            unlike them. Empty for a bundle that does not tell.
 
         Raises:
             InvalidObservation: for images of another size, or joints that are no finite numbers.
@@ -59,14 +68,18 @@ class Perception:
             raise InvalidObservation(
                 f"joint states hold {proprioception.tolist()}, expected finite numbers"
             )
-        state = self._encoder(
+        outputs = self._encoder.run(
             images=images[None], proprioception=proprioception[None].astype(np.float32)
         )
+        state = outputs["state"]
         if not np.isfinite(state).all():
             raise InvalidObservation(
                 f"the encoder of {self.bundle.id} gave NaN or infinity, expected finite numbers"
             )
-        return state
+        if not self.tells_views:
+            return state, {}
+        names = [camera["name"] for camera in self._cameras]
+        return state, dict(zip(names, outputs["views"][0].tolist(), strict=True))
 
     def encode_goal(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """The latent ``[1, D]`` of goal images, one a camera.

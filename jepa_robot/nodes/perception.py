@@ -6,9 +6,11 @@ from collections import deque
 from functools import partial
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from sensor_msgs.msg import Image, JointState
 
 from jepa_robot.modules.perception import Observation, Perception
+from jepa_robot.modules.views import CameraWatch
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.base import AgentNode
 from jepa_robot.nodes.messages import DATA, SENSOR_IN
@@ -16,17 +18,28 @@ from jepa_robot.nodes.runtime import main
 from jepa_robot.robot.contract import Camera
 
 KEPT_JOINT_STATES = 100
+BAD_FRAMES = 2  # in a row, until the arm is asked to hold
 
 
 class PerceptionNode(AgentNode):
-    """Encodes each set of camera images of one instant, with the joint state nearest to it."""
+    """Encodes each set of camera images of one instant, with the joint state nearest to it.
+
+    Bad images give no state; from the second bad frame in a row on it asks for a hold.
+    """
 
     def __init__(self) -> None:
         super().__init__("perception")
 
     def setup(self) -> None:
         self._perception = Perception(self.bundle)
+        self._watch, self._bad_frames = CameraWatch(self.contract), 0
+        if not self._perception.tells_views:
+            self.get_logger().warning(
+                f"bundle {self.bundle.id} does not know its training pictures: "
+                "only black and frozen cameras are noticed"
+            )
         self._state = self.publisher(Image, "state", DATA)
+        self._hold = self.publisher(DiagnosticArray, "hold", DATA)
         self._images: dict[str, tuple[int, np.ndarray]] = {}
         self._joints: deque[tuple[int, np.ndarray, np.ndarray]] = deque(maxlen=KEPT_JOINT_STATES)
         self._together = int(1e9 * self.contract.rates.time_step / 2)
@@ -64,8 +77,28 @@ class PerceptionNode(AgentNode):
                 f"expected at most {self.contract.watchdogs.joint_states:g} s"
             )
         self.configure_for(stamp)
-        state = self._perception.encode(Observation(stamp, images, *nearest[1:]))
-        self._state.publish(messages.tensor_message(state, stamp, self.bundle.id))
+        observation = Observation(stamp, images, *nearest[1:])
+        state, distances = self._perception.look(observation)
+        problems = self._watch.judge(observation, distances)
+        for camera, distance in distances.items():
+            self.diagnostics.values[f"view_distance {camera}"] = round(distance, 2)
+        self._bad_frames = self._bad_frames + 1 if problems else 0
+        if not problems:
+            self._state.publish(messages.tensor_message(state, stamp, self.bundle.id))
+        elif self._bad_frames >= BAD_FRAMES:
+            self._ask_for_hold(stamp, problems)
+
+    def _ask_for_hold(self, stamp: int, problems: dict[str, str]) -> None:
+        """Nothing that was made from images up to ``stamp`` (ns) shall be followed."""
+        message = DiagnosticArray()
+        message.header.stamp = messages.to_time(stamp)
+        name = self.get_fully_qualified_name()
+        message.status = [
+            messages.status_message(f"{name}: {camera}", DiagnosticStatus.ERROR, text, {})
+            for camera, text in problems.items()
+        ]
+        self._hold.publish(message)
+        self.diagnostics.error("; ".join(problems.values()))
 
 
 def run() -> None:

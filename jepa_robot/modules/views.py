@@ -1,0 +1,117 @@
+"""Judges what the cameras show: a picture that cannot be right must not move the arm.
+
+A camera that is black or of one colour, or whose picture stands still while the hand moves in it,
+is told without a bundle. What the encoder was not trained on is told by the encoder itself: its
+``views`` are distances from the training pictures (docs/reference/bundle.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from jepa_robot.models import Bundle
+from jepa_robot.modules.perception import Observation, Perception
+from jepa_robot.robot.contract import Camera, RobotContract
+from jepa_robot.robot.geometry import project
+from jepa_robot.robot.kinematics import Kinematics
+
+LIMIT = 1.0  # of a distance from the training pictures
+MOVED = 1.0  # pixels that the hand moves before a camera must show it
+ONE_COLOUR, BLACK = 4.0, 32.0  # standard deviation and mean of a channel, of 255
+SAMPLED = 64  # rows that are enough to see whether a picture has any content
+
+
+class Views:
+    """How far camera pictures are from those that a bundle's encoder was trained on.
+
+    Bundles from before there were views have none: ``are_told`` is False and distances are empty.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._perception = Perception(bundle)
+        self._joints = len(bundle.manifest["joints"])
+        self.are_told = self._perception.tells_views
+
+    def distances(self, images: Sequence[np.ndarray]) -> dict[str, float]:
+        """By camera, for one ``[H, W, 3]`` uint8 image a camera; above 1 is unlike training.
+
+        Raises:
+            InvalidObservation: for images of another size.
+        """
+        at_rest = np.zeros(self._joints)
+        return self._perception.look(Observation(0, images, at_rest, at_rest))[1]
+
+    @staticmethod
+    def judge(distances: Mapping[str, float]) -> str:
+        """What is unlike the training pictures, in words; empty if nothing is."""
+        return "; ".join(
+            f"{_unlike(camera)}: distance {distance:.2f}, expected at most {LIMIT:g}"
+            for camera, distance in distances.items()
+            if distance > LIMIT
+        )
+
+
+class CameraWatch:
+    """Notices cameras that are black or frozen or show something else, frame by frame."""
+
+    def __init__(self, contract: RobotContract) -> None:
+        self._kinematics = Kinematics(contract)
+        self._cameras = [(camera, FrozenWatch(camera)) for camera in contract.cameras]
+
+    def judge(self, observation: Observation, distances: Mapping[str, float]) -> dict[str, str]:
+        """What is wrong with which camera, in words that stay the same while it lasts.
+
+        Args:
+            observation: the next frame.
+            distances: by camera, of this frame from the training pictures; may lack cameras.
+        """
+        hand = self._kinematics.pose(observation.positions)[0]
+        problems = {}
+        for (camera, watch), image in zip(self._cameras, observation.images, strict=True):
+            is_frozen = watch.look(image, hand)
+            problem = blank(image)
+            if problem:
+                problems[camera.name] = f"{camera.name} {problem}"
+            elif distances.get(camera.name, 0.0) > LIMIT:
+                problems[camera.name] = _unlike(camera.name)
+            elif is_frozen:
+                problems[camera.name] = f"{camera.name} is frozen: the hand moves, its picture not"
+        return problems
+
+
+class FrozenWatch:
+    """Whether a camera's picture stands still while the hand moves in it.
+
+    Where nothing moves, one picture after another may well be the same to the bit.
+    """
+
+    def __init__(self, camera: Camera) -> None:
+        self._camera = camera
+        self._size = np.array([camera.width, camera.height])
+        self._image: np.ndarray | None = None
+        self._pixels = np.full(2, np.nan)
+
+    def look(self, image: np.ndarray, hand: np.ndarray) -> bool:
+        """Judge the next picture ``[H, W, 3]``, taken with the hand at ``[3]`` (m, base frame)."""
+        pixels = project(self._camera, hand)
+        if self._image is None or not np.array_equal(image, self._image):
+            self._image, self._pixels = image, pixels
+            return False
+        is_in_view = any(np.all((p >= 0) & (p < self._size)) for p in (pixels, self._pixels))
+        return bool(is_in_view and np.linalg.norm(pixels - self._pixels) > MOVED)
+
+
+def blank(image: np.ndarray) -> str:
+    """What is wrong with an image ``[H, W, 3]`` uint8 without content; empty if it has some."""
+    step = max(min(image.shape[:2]) // SAMPLED, 1)
+    mean, deviation = cv2.meanStdDev(np.ascontiguousarray(image[::step, ::step]))
+    if deviation.max() > ONE_COLOUR:
+        return ""
+    return "is black" if mean.max() < BLACK else "shows nothing but one colour"
+
+
+def _unlike(camera: str) -> str:
+    return f"{camera} is unlike the training pictures"
