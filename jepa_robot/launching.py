@@ -5,8 +5,16 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
+from launch import Action, LaunchContext, LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    OpaqueFunction,
+    RegisterEventHandler,
+    Shutdown,
+)
+from launch.event_handlers import OnProcessExit
+from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 
 from jepa_robot import graph
@@ -77,25 +85,55 @@ SIMULATOR = (
     ),
     Argument("gui", DEFAULT.gui, "Open the simulator's window: true or false."),
 )
+ROBOT = (
+    Argument(
+        "check",
+        True,
+        "First compare the contract with the robot that is up, and start nothing if they differ: "
+        "true or false.",
+    ),
+    Argument("dry_run", DEFAULT.dry_run, "Do everything but send commands: true or false."),
+)
 
 
-def describe(with_simulator: bool) -> LaunchDescription:
-    """The launch description of the agent, alone or with a simulated robot.
+def describe(*more: Argument) -> LaunchDescription:
+    """The launch description of the agent, with the arguments of ``SIMULATOR`` or ``ROBOT``.
 
     What cannot work (an unknown robot, bundle, task, ...) fails before anything is started.
     """
-    arguments = [*AGENT, *(SIMULATOR if with_simulator else ())]
+    arguments = [*AGENT, *more]
 
-    def start(context: LaunchContext) -> list[Node]:
+    def start(context: LaunchContext) -> list[Action]:
         values = {argument.name: argument.read(context) for argument in arguments}
+        checks_first = values.pop("check", False)
         settings = Settings(simulator=values.pop("clock", None), **values)
         graph.check(settings)
         environment = {**graph.environment(present=context.environment), **graph.session()}
-        return [_node(spec, settings, environment) for spec in graph.node_list(settings)]
+        nodes = [_node(spec, settings, environment) for spec in graph.node_list(settings)]
+        return _after_check(nodes, settings, environment) if checks_first else nodes
 
     return LaunchDescription(
         [*(argument.declare() for argument in arguments), OpaqueFunction(function=start)]
     )
+
+
+def _after_check(
+    nodes: list[Node], settings: Settings, environment: dict[str, str]
+) -> list[Action]:
+    """The nodes, once the robot was found to be as the contract says."""
+    check = ExecuteProcess(
+        cmd=graph.check_command(settings),
+        name="check",
+        additional_env=environment,
+        output="screen",
+    )
+
+    def decide(event: ProcessExited, context: LaunchContext) -> list[Action]:
+        if event.returncode == 0:
+            return nodes
+        raise ValueError("the robot is not as the contract says, nothing was started")
+
+    return [RegisterEventHandler(OnProcessExit(target_action=check, on_exit=decide)), check]
 
 
 def _node(spec: NodeSpec, settings: Settings, environment: dict[str, str]) -> Node:

@@ -6,4 +6,4 @@ from jepa_robot.launching import describe
 
 
 def generate_launch_description() -> LaunchDescription:
-    return describe(with_simulator=False)
+    return describe()

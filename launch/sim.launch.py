@@ -2,8 +2,8 @@
 
 from launch import LaunchDescription
 
-from jepa_robot.launching import describe
+from jepa_robot.launching import SIMULATOR, describe
 
 
 def generate_launch_description() -> LaunchDescription:
-    return describe(with_simulator=True)
+    return describe(*SIMULATOR)

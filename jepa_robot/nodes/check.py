@@ -27,7 +27,7 @@ from jepa_robot.nodes.messages import COMMAND, LATCHED, SENSOR_IN
 from jepa_robot.robot.contract import Camera, RobotContract
 from jepa_robot.robot.seen import CameraSeen, Endpoint, JointSample, SafetySeen, Seen, Stream
 
-ENOUGH = 30  # messages of a stream
+ENOUGH = 12  # messages of a stream
 LEAST = 2.5  # s of listening, so that whoever is there has been discovered
 # Deep, so that what waits for a busy computer is counted, too.
 LISTEN = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)

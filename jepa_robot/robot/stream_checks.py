@@ -6,7 +6,7 @@ from jepa_robot.robot.contract import RobotContract
 from jepa_robot.robot.seen import FAIL, PASS, SKIP, WARN, Endpoint, Finding, Seen, Stream
 from jepa_robot.validation import place
 
-SLOW, SLOWISH, FAST = 0.8, 0.95, 1.25  # of the contract's rate
+SLOW, SLOWISH, FAST = 0.8, 0.9, 1.25  # of the contract's rate
 MOST_AGE = 0.05  # s that a message may be older than our clock says
 SIMULATED = 1_000_000_000_000_000_000  # ns: no machine's clock is before the year 2001
 
