@@ -145,6 +145,14 @@ def command(spec: NodeSpec, settings: Settings) -> list[str]:
     return [sys.executable, "-m", spec.module, *arguments]
 
 
+def check_command(settings: Settings) -> list[str]:
+    """The command line that compares contract and bundle with the robot that is up."""
+    command = [sys.executable, "-m", "jepa_robot.cli.main", "check"]
+    command += ["--robot", settings.robot, "--bundle", settings.model]
+    command += ["--namespace", settings.namespace]
+    return [*command, *(["--use-sim-time"] if settings.use_sim_time else [])]
+
+
 def ros_arguments(spec: NodeSpec, settings: Settings) -> list[str]:
     """What follows ``--ros-args`` for a node, without its namespace."""
     arguments = ["--log-level", settings.log_level]
