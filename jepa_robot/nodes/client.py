@@ -12,7 +12,6 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.srv import ChangeState, GetState
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -21,6 +20,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.messages import DATA, LATCHED
+from jepa_robot.nodes.runtime import make_executor
 from jepa_robot.robot.contract import RobotContract
 
 
@@ -47,7 +47,7 @@ class AgentClient:
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
         self.node = Node("agent_client", namespace=namespace, context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor = make_executor(self._context)
         self._executor.add_node(self.node)
         self.status: dict = {}
         self.safety_state: DiagnosticStatus | None = None
@@ -234,7 +234,7 @@ class AgentClient:
             self.diagnostics[status.name] = status
 
     def _on_echo(self, message: JointTrajectory) -> None:
-        self.commanded = np.array(message.points[0].positions)
+        self.commanded = np.array(message.points[0].positions[: len(self.contract.joints)])
         if messages.from_time(message.header.stamp):
             self.answered_at = time.monotonic()
 

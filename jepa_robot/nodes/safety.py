@@ -10,8 +10,7 @@ from collections import deque
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.clock import JumpHandle, JumpThreshold
-from rclpy.duration import Duration
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.subscription import MessageInfo
 from sensor_msgs.msg import Image, JointState
@@ -45,9 +44,6 @@ LEVELS = {
 CLOCK_TIMEOUT = 2.0  # s on the steady clock without a tick of a simulated clock
 ROGUE_PERIOD = 0.1  # s
 KEPT_TIMES = 1000
-EVERY_TICK = JumpThreshold(
-    min_forward=Duration(nanoseconds=1), min_backward=None, on_clock_change=False
-)
 CLOCK_READINGS, ONE_MOMENT = 5, 50_000  # ns
 
 
@@ -68,7 +64,6 @@ class SafetyNode(LifecycleNode):
         self.diagnostics = Diagnostics(self)
         self._made: list = []
         self._latch: Latch | None = None
-        self._on_clock: JumpHandle | None = None
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
@@ -119,16 +114,12 @@ class SafetyNode(LifecycleNode):
             self.create_service(Trigger, "~/stop", self._on_stop),
             self.create_service(Trigger, "~/release", self._on_release),
         ]
+        clock = self.get_clock() if self._is_lockstep else STEADY
         timers = [
+            self.create_timer(1 / contract.rates.safety, self._on_timer, clock=clock),
             self.create_timer(ROGUE_PERIOD, self._look_for_rogues, clock=STEADY),
             self.create_timer(1.0, self._every_second, clock=STEADY),
         ]
-        if self._is_lockstep:
-            self._on_clock = self.get_clock().create_jump_callback(
-                EVERY_TICK, post_callback=lambda _: self._tick()
-            )
-        else:
-            timers.append(self.create_timer(1 / contract.rates.safety, self._on_timer, clock=STEADY))
         publishers = [self._echo, self._state, self._command, self._gripper]
         self._made = [
             (self.destroy_timer, timers),
@@ -158,9 +149,6 @@ class SafetyNode(LifecycleNode):
             for one in made:
                 destroy(one)
         self._made = []
-        if self._on_clock is not None:
-            self._on_clock.unregister()
-            self._on_clock = None
 
     def _let_go(self) -> None:
         """Another safety stage may take the robot."""
@@ -327,7 +315,7 @@ class SafetyNode(LifecycleNode):
 
 
 def run() -> None:
-    main(SafetyNode)
+    main(SafetyNode, executor=SingleThreadedExecutor)
 
 
 if __name__ == "__main__":
