@@ -32,7 +32,7 @@ from jepa_robot.nodes import messages
 from jepa_robot.nodes.base import AgentNode
 from jepa_robot.nodes.messages import ACKNOWLEDGEMENTS, DATA, LATCHED
 from jepa_robot.nodes.resumption import Resumption
-from jepa_robot.nodes.runtime import STEADY, main
+from jepa_robot.nodes.runtime import BESIDE, STEADY, main
 
 SUPERVISION_PERIOD = 0.05  # s
 POLL_PERIOD = 0.5  # s between two looks at a node that is as it should be
@@ -286,7 +286,7 @@ class ConfiguratorNode(AgentNode):
 
 
 def run() -> None:
-    main(ConfiguratorNode)
+    main(ConfiguratorNode, niceness=BESIDE)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from jepa_robot.modules.cost import Cost, CostConfig
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.base import AgentNode
 from jepa_robot.nodes.messages import DATA
-from jepa_robot.nodes.runtime import main
+from jepa_robot.nodes.runtime import BESIDE, main
 
 
 class CostNode(AgentNode):
@@ -41,7 +41,7 @@ class CostNode(AgentNode):
 
 
 def run() -> None:
-    main(CostNode)
+    main(CostNode, niceness=BESIDE)
 
 
 if __name__ == "__main__":

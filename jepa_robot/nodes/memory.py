@@ -13,7 +13,7 @@ from jepa_robot.modules.memory import Memory
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.base import AgentNode
 from jepa_robot.nodes.messages import DATA
-from jepa_robot.nodes.runtime import main
+from jepa_robot.nodes.runtime import BESIDE, main
 
 
 class MemoryNode(AgentNode):
@@ -71,7 +71,7 @@ class MemoryNode(AgentNode):
 
 
 def run() -> None:
-    main(MemoryNode)
+    main(MemoryNode, niceness=BESIDE)
 
 
 if __name__ == "__main__":

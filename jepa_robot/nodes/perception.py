@@ -22,7 +22,10 @@ BAD_FRAMES = 2  # in a row, until the arm is asked to hold
 
 
 class PerceptionNode(AgentNode):
-    """Encodes each set of camera images of one instant, with the joint state nearest to it.
+    """Encodes each set of camera images of one instant.
+
+    Joints stand where the nearest joint state's velocities take them by then: waiting for the next
+    would cost up to its period.
 
     Bad images give no state; from the second bad frame in a row on it asks for a hold.
     """
@@ -65,9 +68,10 @@ class PerceptionNode(AgentNode):
             return
         stamps = [stamp for stamp, _ in self._images.values()]
         stamp = min(stamps)
-        # A joint state from before the image may have a newer one on its way behind it.
-        if max(stamps) - stamp > self._together or self._joints[-1][0] < stamp:
+        if max(stamps) - stamp > self._together:
             return
+        if self.is_lockstep and self._joints[-1][0] < stamp:
+            return  # the joint state of that very instant is on its way
         nearest = min(self._joints, key=lambda entry: abs(entry[0] - stamp))
         images = [self._images[camera.name][1] for camera in self.contract.cameras]
         self._images.clear()
@@ -77,7 +81,9 @@ class PerceptionNode(AgentNode):
                 f"expected at most {self.contract.watchdogs.joint_states:g} s"
             )
         self.configure_for(stamp)
-        observation = Observation(stamp, images, *nearest[1:])
+        measured, positions, velocities = nearest
+        positions = positions + velocities * ((stamp - measured) / 1e9)
+        observation = Observation(stamp, images, positions, velocities)
         state, distances = self._perception.look(observation)
         problems = self._watch.judge(observation, distances)
         for camera, distance in distances.items():

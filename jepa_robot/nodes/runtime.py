@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from rclpy.node import Node
 from jepa_robot.nodes.messages import status_message, to_time
 
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
+BESIDE = 5  # niceness of what works beside the way from image to command
 SPIN_PERIOD = 0.1  # s
 ERROR_SHOWN_FOR = 3.0  # s: how long diagnostics go on showing an error that came once
 
@@ -80,8 +82,13 @@ class Diagnostics:
         self._publisher.publish(message)
 
 
-def main(*makers: Callable[[], Node], executor: Callable[..., Executor] | None = None) -> None:
+def main(
+    *makers: Callable[[], Node],
+    executor: Callable[..., Executor] | None = None,
+    niceness: int = 0,
+) -> None:
     """Run nodes in one process until it is told to end."""
+    os.nice(niceness)
     with ros(executor or make_executor) as running:
         for make in makers:
             running.add_node(make())

@@ -11,7 +11,7 @@ from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.base import AgentNode
 from jepa_robot.nodes.messages import DATA
-from jepa_robot.nodes.runtime import main
+from jepa_robot.nodes.runtime import BESIDE, main
 
 KEPT_STATES = 8
 
@@ -65,7 +65,7 @@ class WorldModelNode(AgentNode):
 
 
 def run() -> None:
-    main(WorldModelNode)
+    main(WorldModelNode, niceness=BESIDE)
 
 
 if __name__ == "__main__":
