@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jepa_robot.robot.contract import RobotContract, load_contract
-from jepa_robot.robot.seen import FAIL, NOTE, PASS, SKIP, WARN, Finding
+from jepa_robot.robot.seen import FAIL, NOTE, PASS, SKIP, WARN, Finding, Seen
 
 LOOKS = {
     PASS: ("pass", "green"),
@@ -35,7 +35,10 @@ def run_check(
         from jepa_robot.nodes.check import observe
         from jepa_robot.robot.checks import check_running
 
-        findings += check_running(contract, observe(contract, namespace, timeout, use_sim_time))
+        seen = observe(contract, namespace, timeout, use_sim_time)
+        if bundle and not any(finding.status == FAIL for finding in findings):
+            measure_views(bundle, seen)
+        findings += check_running(contract, seen)
     show(findings, robot)
     passed = not any(finding.status == FAIL for finding in findings)
     if json_file is not None:
@@ -77,6 +80,19 @@ def _check_bundle(contract: RobotContract, name: str) -> Finding:
         todo = "name a bundle that was trained for this contract, or train one"
         return Finding("bundle", FAIL, str(error), todo)
     return Finding("bundle", PASS, f"{bundle.id} fits {contract.name}")
+
+
+def measure_views(bundle: str, seen: Seen) -> None:
+    """How far the pictures are from those that the bundle's encoder was trained on."""
+    from jepa_robot.models import Bundle
+    from jepa_robot.modules.views import Views
+
+    views, cameras = Views(Bundle(bundle)), seen.cameras
+    pictures = [camera.picture for camera in cameras.values()]
+    if not views.are_told or any(picture is None for picture in pictures):
+        return
+    for name, distance in views.distances(pictures).items():
+        cameras[name].distance = distance
 
 
 def show(findings: list[Finding], robot: str) -> None:

@@ -11,7 +11,8 @@ from jepa_robot.robot.stream_checks import MOST_AGE, check_age, check_rate, chec
 FOCAL_TOLERANCE = 0.02  # of the focal length
 CENTRE_TOLERANCE = 0.02  # of the image's size
 DISTORTION = 0.01  # of the first coefficients: about a pixel at the edge of a small image
-BLACK, FLAT = 8, 2  # of 255: mean, and standard deviation
+BLACK, FLAT = 32, 4  # of 255: mean and standard deviation of a channel, as perception has them
+UNLIKE = 1.0  # distance from the training pictures
 MOVED = 0.05  # rad after which a picture must have changed
 
 
@@ -27,6 +28,7 @@ def check_camera(contract: RobotContract, index: int, seen: Seen) -> list[Findin
         check_topic(f"{name}: camera_info topic", found.infos, seen),
         _check_intrinsics(contract, index, found),
         _check_picture(camera, found, seen),
+        _check_view(camera, found),
     ]
 
 
@@ -111,8 +113,10 @@ def _check_picture(camera: Camera, found: CameraSeen, seen: Seen) -> Finding:
     name = f"{camera.name}: picture"
     if found.picture is None:
         return Finding(name, SKIP, "no image that can be read came")
-    mean, deviation = float(found.picture.mean()), float(found.picture.std())
-    if mean < BLACK or deviation < FLAT:
+    mean, deviation = (
+        float(values.max()) for values in (found.picture.mean((0, 1)), found.picture.std((0, 1)))
+    )
+    if deviation < FLAT:
         return Finding(
             name,
             FAIL,
@@ -140,6 +144,23 @@ def _check_picture(camera: Camera, found: CameraSeen, seen: Seen) -> Finding:
             "camera that does is frozen",
         )
     return Finding(name, PASS, f"mean {mean:.0f}, deviation {deviation:.0f} of 255")
+
+
+def _check_view(camera: Camera, found: CameraSeen) -> Finding:
+    """Where the camera stands and what it sees, by what the encoder was trained on."""
+    name = f"{camera.name}: view"
+    if found.distance is None:
+        return Finding(name, SKIP, "no picture, or no bundle that tells")
+    distance = f"{found.distance:.2f} of what the training pictures span"
+    if found.distance > UNLIKE:
+        return Finding(
+            name,
+            FAIL,
+            f"unlike the training pictures: {distance}",
+            "put camera, light, table and background back as they were when the data was collected "
+            "(are two cameras swapped?), or collect data as they are and train",
+        )
+    return Finding(name, PASS, distance)
 
 
 def _moved(seen: Seen) -> float:

@@ -73,8 +73,11 @@ class JointSample:
 
 @dataclass
 class CameraSeen:
-    """What came of one camera. ``kinds``: width, height and encoding of its images; ``digests``: a
-    hash of each image's bytes; ``picture`` ``[H, W, 3]`` uint8: the last image that can be read.
+    """What came of one camera.
+
+    ``kinds``: width, height and encoding of its images; ``digests``: a hash of each image's bytes;
+    ``picture`` ``[H, W, 3]`` uint8: the last image that can be read; ``distance`` of it from the
+    bundle's training pictures: above 1 is unlike them, None where no bundle tells.
     """
 
     images: Stream
@@ -82,6 +85,7 @@ class CameraSeen:
     kinds: set[tuple[int, int, str]] = field(default_factory=set)
     digests: list[int] = field(default_factory=list)
     picture: np.ndarray | None = None
+    distance: float | None = None
     intrinsics: tuple[float, float, float, float] | None = None  # fx, fy, cx, cy
     info_size: tuple[int, int] | None = None
     distortion: tuple[float, ...] = ()
