@@ -180,7 +180,7 @@ class FaultBench:
         elif kind == "rogue":
             self._be_rogue(rest[0], begin + case.duration, rng)
         elif kind == "stop":
-            self.client.call("safety/stop")
+            self._stop(rest[0], case.duration)
         self._spin(max(begin + case.duration - time.monotonic(), 0))
 
     def _kill(self, name: str, node: str, duration: float) -> None:
@@ -193,6 +193,21 @@ class FaultBench:
         process.wait()
         self._spin(0.0)
         self.client.diagnostics.pop(f"/{node}", None)
+
+    def _stop(self, phase: str, duration: float) -> None:
+        if phase == "ramping":
+            self.client.call("safety/stop")
+            self._release()
+            self.client.wait(lambda: self._safety_level() == DiagnosticStatus.OK, "a new start")
+        elif phase == "held":
+            self._spin(0.75 * duration)
+        self.client.call("safety/stop")
+        if phase == "restarted":
+            self._kill("SIGKILL", "safety", 0.0)
+            self.client.safety_state = None
+            self.client.wait(lambda: self.client.safety_state, "the safety stage to be back")
+            if self._safety_level() != DiagnosticStatus.ERROR:
+                raise ValueError("a stop did not outlive the safety stage")
 
     def _be_rogue(self, topic: str, until: float, rng: np.random.Generator) -> None:
         """Publish where only one node may."""
@@ -222,9 +237,11 @@ class FaultBench:
     def _wait_for_recovery(self, case: Case, verdict: Verdict, begin: float) -> None:
         """Until the task goes on; a latched stop must have lasted, and is released."""
         client, stopped = self.client, False
+        if case.act.startswith("stop"):
+            client.wait(lambda: self._safety_level() == DiagnosticStatus.ERROR, "a latched stop")
         if self._safety_level() == DiagnosticStatus.ERROR:
             stopped = True
-            if case.act == "stop":
+            if case.act.startswith("stop"):
                 self._check_rest(verdict)
             self._release()
         since = time.monotonic()

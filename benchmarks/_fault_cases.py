@@ -18,7 +18,7 @@ class Case:
     """One trial.
 
     ``fault`` is what the fake robot is told; ``act`` what the bench does itself: ``kill SIGNAL
-    NODE``, ``rogue TOPIC`` or ``stop``. ``codes``: one of them must be seen on safety_state;
+    NODE``, ``rogue TOPIC`` or ``stop PHASE``. ``codes``: one of them must be seen on safety_state;
     none means that the arm may go on. ``since`` and ``within``: from which event on the hold is
     timed, and the limit in s. ``is_clocked``: on the fake robot's own /clock.
     """
@@ -47,7 +47,7 @@ def all_cases(
     for repeat in range(repeats):
         for mode in modes:
             rng = np.random.default_rng([seed, repeat, mode])
-            for make in (_inputs, _content, _joints, _network, _nodes, _rogues, _clock):
+            for make in KINDS:
                 for values in make(contract, rng):
                     values.setdefault("duration", round(rng.uniform(0.5, 1.2), 3))
                     case_seed = int(rng.integers(2**31))
@@ -55,6 +55,18 @@ def all_cases(
                     if re.search(only, case.name):
                         cases.append(case)
     return cases
+
+
+def short_cases(contract, seed: int = 0) -> list[Case]:
+    """About a third of the kinds, in alternating modes: what fits into two minutes."""
+    modes = {mode: all_cases(contract, seed, modes=(mode,)) for mode in (1, 2)}
+    kinds = dict.fromkeys(case.name for case in modes[1])
+    chosen = [name for name in kinds if "SIGKILL" in name or not name.startswith("node")][::2]
+    chosen += [name for name in kinds if "SIGSTOP" in name][::3]
+    return [
+        next(case for case in modes[1 + index % 2] if case.name == name)
+        for index, name in enumerate(chosen)
+    ]
 
 
 def _inputs(contract, rng):
@@ -158,8 +170,16 @@ def _nodes(contract, rng):
                 "act": f"kill {signal} {node}",
                 "duration": round(float(rng.uniform(0.3, 1.5)), 3),
             }
-    for _ in range(3):
-        yield {"name": "stop by service", "act": "stop", "codes": ("stop_requested",)}
+
+
+def _stops(contract, rng):
+    """In every phase: on the way, while control ramps up, in a hold, and kept across a restart."""
+    stopped = {"codes": ("stop_requested",)}
+    yield {"name": "stop moving", "act": "stop moving", **stopped}
+    yield {"name": "stop ramping", "act": "stop ramping", **stopped}
+    fault = {"kind": "camera_stopped"}
+    yield {"name": "stop held", "act": "stop held", "fault": fault, "duration": 0.6, **stopped}
+    yield {"name": "stop restarted", "act": "stop restarted", **stopped}
 
 
 def _rogues(contract, rng):
@@ -185,3 +205,6 @@ def _clock(contract, rng):
             "fault": {"kind": "clock_jump", "jump": jump},
             "is_clocked": True,
         }
+
+
+KINDS = (_inputs, _content, _joints, _network, _nodes, _stops, _rogues, _clock)
