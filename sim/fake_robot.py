@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.subscription import MessageInfo
 from rosgraph_msgs.msg import Clock
@@ -27,7 +28,7 @@ from jepa_robot.nodes import messages
 from jepa_robot.nodes.adapters import adapter
 from jepa_robot.nodes.adapters.base import JointCommand
 from jepa_robot.nodes.messages import COMMAND, DATA, LATCHED, SENSOR_OUT
-from jepa_robot.nodes.runtime import STEADY, Diagnostics, ros
+from jepa_robot.nodes.runtime import STEADY, Diagnostics, ros, spin
 from jepa_robot.robot.contract import load_contract
 from jepa_robot_sim.arm import SimulatedArm
 from jepa_robot_sim.fake_faults import Faults
@@ -235,11 +236,12 @@ class FakeRobotNode(Node):
         if not self._is_recording:
             return
         stamp, point = messages.from_time(message.header.stamp), message.points[0]
+        rows = np.array([point.positions, point.velocities, point.accelerations])
         self._recorder.add(
             echo_time=time.monotonic(),
             echo_stamp=stamp,
             echo_tick=stamp + messages.from_time(point.time_from_start),
-            echo=np.array([point.positions, point.velocities, point.accelerations]),
+            echo=rows[:, : len(self.contract.joints)],  # a gripper's come behind
         )
 
     def _on_fault(self, message: String) -> None:
@@ -284,12 +286,12 @@ class ControllerNode(Node):
 
 
 def run() -> None:
-    with ros() as executor:
+    with ros(SingleThreadedExecutor) as executor:
         robot = FakeRobotNode()
         executor.add_node(robot)
         if robot.contract.controller.node:
             executor.add_node(ControllerNode(robot))
-        executor.spin()
+        spin(executor)
 
 
 if __name__ == "__main__":

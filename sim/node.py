@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import rclpy
@@ -17,14 +18,17 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
-from std_msgs.msg import String
+from std_msgs.msg import Float64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
 
 from jepa_robot.nodes import messages
-from jepa_robot.nodes.adapters import adapter
+from jepa_robot.nodes.adapters import adapter, gripper
+from jepa_robot.nodes.adapters.base import JointCommand
 from jepa_robot.nodes.messages import COMMAND, DATA, LATCHED, SENSOR_OUT
-from jepa_robot.nodes.runtime import STEADY, Diagnostics, ros
+from jepa_robot.nodes.runtime import STEADY, Diagnostics, ros, spin
 from jepa_robot.robot.contract import load_contract
+from jepa_robot.robot.profile import JointMotion
+from jepa_robot.robot.tracking import tracking_velocities
 from jepa_robot_sim.arm import PHYSICS_RATE, SimulatedArm
 from jepa_robot_sim.in_process import begin_episode
 
@@ -32,6 +36,16 @@ CLOCKS = ("realtime", "lockstep")
 MAX_BEHIND = 50  # physics steps that real time may catch up on; beyond that it lets them go
 RESEND_AFTER = 2.0  # s: a held world shows its last observation again to whoever came late
 REALTIME_PERIOD = 0.002  # s
+
+
+@dataclass(frozen=True)
+class _Echo:
+    """What the safety stage says it commanded: for which observation, at which tick (both ns)."""
+
+    observation: int
+    tick: int
+    motion: JointMotion
+    gripper: float | None
 
 
 class SimulatorNode(Node):
@@ -69,31 +83,54 @@ class SimulatorNode(Node):
         self.create_subscription(
             self._adapter.message_type, self.contract.controller.topic, self._on_command, COMMAND
         )
+        if self.contract.gripper is not None:
+            self.create_subscription(
+                gripper.message_type, self.contract.gripper.topic, self._on_gripper, COMMAND
+            )
         self.create_subscription(String, "~/episode", self._on_episode, DATA)
         if self.is_lockstep:
             self._clock = self.create_publisher(Clock, "/clock", 10)
             self.create_subscription(JointTrajectory, "command_echo", self._on_echo, DATA)
-        self._commanded = np.array(self.contract.home)
-        self._echo: tuple[int, int, np.ndarray] | None = None  # observation, tick, positions
+        self._command: JointCommand | None = None
+        self._gripper: float | None = None
+        self._shown = JointState()  # what was last published
+        self._echo: _Echo | None = None
         self._request: dict | None = None
         self._frames_left = 0 if self.get_parameter("paused").value else None
         self._ticked = -1
 
     def _on_command(self, message) -> None:
         try:
-            command = self._adapter.read(message)
+            self._command = self._adapter.read(message)
         except ValueError as error:
             self.diagnostics.error(str(error))
             return
-        self._commanded = command.positions
         if not self.is_lockstep:
-            self.arm.command(self._commanded)
+            self._apply_command()
+
+    def _on_gripper(self, message: Float64MultiArray) -> None:
+        try:
+            self._gripper = gripper.read(message, self.contract.gripper)
+        except ValueError as error:
+            self.diagnostics.error(str(error))
+            return
+        if not self.is_lockstep:
+            self.arm.command_gripper(self._gripper)
+
+    def _apply_command(self) -> None:
+        if self._command.velocities is not None:
+            self.arm.command_velocities(self._command.velocities)
+        else:
+            self.arm.command(self._command.positions)
 
     def _on_echo(self, message: JointTrajectory) -> None:
         observation = messages.from_time(message.header.stamp)
-        point = message.points[0]
+        point, joints = message.points[0], len(self.contract.joints)
         tick = observation + messages.from_time(point.time_from_start)
-        self._echo = (observation, tick, np.array(point.positions))
+        rows = (point.positions, point.velocities, point.accelerations)
+        motion = JointMotion(*(np.array(row[:joints]) for row in rows))
+        opening = point.positions[joints] if len(point.positions) > joints else None
+        self._echo = _Echo(observation, tick, motion, opening)
 
     def _on_episode(self, message: String) -> None:
         try:
@@ -114,10 +151,13 @@ class SimulatorNode(Node):
     # What it publishes.
 
     def _publish_joint_states(self, stamp: int) -> None:
-        joints = self.arm.joint_states()
-        self._joint_states.publish(
-            messages.joint_state_message(self.contract.joint_names, *joints, stamp)
-        )
+        arm, fingers = self.arm.joint_states(), self.arm.gripper_states()
+        names = self.contract.joint_names
+        if self.contract.gripper is not None:
+            names = (*names, *self.contract.gripper.joints)
+        values = (np.concatenate(pair) for pair in zip(arm, fingers, strict=True))
+        self._shown = messages.joint_state_message(names, *values, stamp)
+        self._joint_states.publish(self._shown)
 
     def _publish_images(self, stamp: int) -> None:
         images = self.arm.images()
@@ -140,7 +180,7 @@ class SimulatorNode(Node):
         """Follow the wall clock until shutdown."""
         self._begin = time.monotonic()
         self.create_timer(REALTIME_PERIOD, self._catch_up, clock=STEADY)
-        executor.spin()
+        spin(executor)
 
     def _catch_up(self) -> None:
         if self._request is not None:
@@ -180,7 +220,6 @@ class SimulatorNode(Node):
         self._episode, self._frames_left = request["id"], request["frames"]
         positions = self.arm.joint_states()[0] if request["start"] is None else request["start"]
         begin_episode(self.arm, positions)
-        self._commanded = np.array(positions)
         now = self.arm.time_ns
 
         def show() -> None:
@@ -188,7 +227,7 @@ class SimulatorNode(Node):
             self._tick()
 
         show()
-        self._wait(executor, lambda: self._echo and self._echo[1] == now, show)
+        self._wait(executor, lambda: self._echo and self._echo.tick == now, show)
         if self._frames_left == 0:
             self._publish_result()
 
@@ -206,11 +245,20 @@ class SimulatorNode(Node):
                 self._publish_joint_states(now)
                 self._publish_images(now)
 
-            self._wait(executor, lambda: self._echo and self._echo[0] == now, show_again)
+            self._wait(executor, lambda: self._echo and self._echo.observation == now, show_again)
         if is_tick and self._ticked < now:
             self._tick()
-            self._wait(executor, lambda: self._is_answered(now), self._tick)
-            arm.command(self._commanded)
+
+            def remind() -> None:
+                self._joint_states.publish(self._shown)  # they are subscribed to best effort
+                self._tick()
+
+            self._wait(executor, lambda: self._is_answered(now), remind)
+            if self._request is not None or not rclpy.ok():
+                return
+            self._apply_command()
+            if self._gripper is not None:
+                arm.command_gripper(self._gripper)
         if self._request is not None:
             return
         arm.step()
@@ -225,8 +273,16 @@ class SimulatorNode(Node):
 
     def _is_answered(self, tick: int) -> bool:
         """The safety stage has commanded for this tick, and that command has come."""
-        echo = self._echo
-        return echo is not None and echo[1] == tick and np.array_equal(echo[2], self._commanded)
+        echo, command = self._echo, self._command
+        if echo is None or echo.tick != tick or command is None:
+            return False
+        if command.velocities is not None:
+            measured = np.array(self._shown.position[: len(self.contract.joints)])
+            wanted = tracking_velocities(self.contract, echo.motion, measured)
+            is_arm = np.array_equal(wanted, command.velocities)
+        else:
+            is_arm = np.array_equal(echo.motion.positions, command.positions)
+        return is_arm and (echo.gripper is None or echo.gripper == self._gripper)
 
     def _wait(
         self,

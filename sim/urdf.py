@@ -15,6 +15,7 @@ from jepa_robot.robot.contract import RobotContract
 from jepa_robot_sim.quiet import quiet
 
 PACKAGE = "package://"
+FRAME_MASS, FRAME_INERTIA = "0.001", "1e-6"  # kg, kg m^2
 
 
 def load(contract: RobotContract, client: int, is_light: bool = False, flags: int = 0) -> int:
@@ -31,7 +32,8 @@ def load(contract: RobotContract, client: int, is_light: bool = False, flags: in
         InvalidContract: the URDF or a mesh is not there.
     """
     urdf = contract.urdf_path
-    tree = ElementTree.parse(urdf)
+    tree = ElementTree.parse(urdf)  # noqa: S314 (expat bounds what entities expand to)
+    _weigh_frames(tree)
     if is_light:
         _show_collision_shapes(tree)
     for mesh in tree.iter("mesh"):
@@ -76,6 +78,17 @@ def _base_pose(contract: RobotContract, body: int, client: int) -> tuple:
         return (0, 0, 0), (0, 0, 0, 1)
     state = pybullet.getLinkState(body, link, computeForwardKinematics=1, physicsClientId=client)
     return state[4], state[5]
+
+
+def _weigh_frames(tree: ElementTree.ElementTree) -> None:
+    """A link without ``inertial`` is a mere frame; PyBullet would give it 1 kg."""
+    for link in tree.iter("link"):
+        if link.find("inertial") is None:
+            inertial = ElementTree.SubElement(link, "inertial")
+            ElementTree.SubElement(inertial, "mass", value=FRAME_MASS)
+            moments = {axis: FRAME_INERTIA for axis in ("ixx", "iyy", "izz")}
+            products = {axis: "0" for axis in ("ixy", "ixz", "iyz")}
+            ElementTree.SubElement(inertial, "inertia", moments | products)
 
 
 def _show_collision_shapes(tree: ElementTree.ElementTree) -> None:
