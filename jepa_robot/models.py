@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from jepa_robot import resources
 from jepa_robot.files import sha256, write_atomically
@@ -51,6 +50,8 @@ class Session:
     """One ONNX graph as a function of named arrays."""
 
     def __init__(self, path: Path, providers: Sequence[str], threads: int) -> None:
+        import onnxruntime  # here, since not every process that reads manifests runs graphs
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -127,10 +128,7 @@ class Bundle:
             name = f"{graph}.onnx"
             if name not in self.manifest["files"]:
                 raise InvalidBundle(f"{self.path}: has no {name}, expected one")
-            available = onnxruntime.get_available_providers()
-            preferred = ("CUDAExecutionProvider", "CPUExecutionProvider")
-            providers = [p for p in preferred if p in available and _is_usable(p)]
-            session = Session(self.path / name, providers, self._threads)
+            session = Session(self.path / name, _providers(), self._threads)
             self._check_sizes(graph, session)
             self._sessions[graph] = session
         return self._sessions[graph]
@@ -218,9 +216,13 @@ def write_manifest(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     return manifest
 
 
-def _is_usable(provider: str) -> bool:
-    """CUDA's libraries come with the GPU wheel, the driver does not."""
-    return provider != "CUDAExecutionProvider" or Path("/dev/nvidiactl").exists()
+def _providers() -> list[str]:
+    """The GPU where there is one: CUDA's libraries come with the GPU wheel, the driver does not."""
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    has_cuda = "CUDAExecutionProvider" in available and Path("/dev/nvidiactl").exists()
+    return ["CUDAExecutionProvider"] * has_cuda + ["CPUExecutionProvider"]
 
 
 def difference(field: str, actual: Any, expected: Any, holder: str = "bundle") -> str | None:

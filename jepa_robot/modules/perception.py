@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from jepa_robot.models import Bundle
@@ -130,5 +129,7 @@ def _preprocess(image: np.ndarray, camera: dict, size: tuple[int, int]) -> np.nd
     x, y, width, height = camera["crop"]
     image = image[y : y + height, x : x + width]
     if image.shape[:2] != size:
+        import cv2  # here, since not every process that knows of perception resizes images
+
         image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
     return image if camera["encoding"] == "rgb8" else image[..., ::-1]

@@ -36,10 +36,16 @@ def rotation_from_quaternion(quaternion: tuple) -> np.ndarray:
 
 
 def quaternion_from_rotation(rotation: np.ndarray) -> tuple[float, float, float, float]:
-    """The quaternion (x, y, z, w) with w >= 0 of a rotation matrix ``[3, 3]``."""
-    import pinocchio
+    """The quaternion (x, y, z, w) with w >= 0 of a rotation matrix ``[3, 3]``.
 
-    quaternion = pinocchio.Quaternion(np.asarray(rotation, dtype=float)).coeffs()
+    The eigenvector to the largest eigenvalue of a symmetric matrix (Bar-Itzhack 2000, J. Guidance).
+    """
+    r = np.asarray(rotation, dtype=float)
+    k = np.zeros((4, 4))
+    k[:3, :3] = r + r.T - np.trace(r) * np.eye(3)
+    k[3, :3] = k[:3, 3] = r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]
+    k[3, 3] = np.trace(r)
+    quaternion = np.linalg.eigh(k)[1][:, -1]
     return tuple(float(v) for v in (quaternion if quaternion[3] >= 0 else -quaternion))
 
 
