@@ -190,6 +190,7 @@ class CheckNode(Node):
         ours |= {self.resolve_topic_name(topic): OUR_WRITERS for topic in ("action", "plan")}
         seen.writers = {topic: self._others(topic, names) for topic, names in ours.items() if topic}
         seen.controller, seen.parameters = self._parameters.node_name, self._parameters.values
+        seen.release = self.resolve_service_name("safety/release")
         latch = state_file(contract.name, self.get_namespace(), "stopped")
         if latch.is_file():
             seen.latch = latch.read_text(encoding="utf-8") or "stop_requested"

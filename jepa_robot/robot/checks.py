@@ -201,7 +201,7 @@ def _check_watchdog(contract: RobotContract, field: str, stream: Stream) -> Find
 
 def _check_safety(seen: Seen) -> Finding:
     name = "safety stage"
-    release = "when it is clear why: ros2 service call safety/release std_srvs/srv/Trigger"
+    release = f"when it is clear why: ros2 service call {seen.release} std_srvs/srv/Trigger"
     if seen.safety is None:
         if seen.latch:
             return Finding(name, WARN, f"not running; a stop is latched: {seen.latch}", release)

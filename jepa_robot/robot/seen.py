@@ -108,7 +108,7 @@ class Seen:
     ``topics``: types by topic of the whole graph. ``commands``: subscriptions of the command
     topic. ``writers``: by topic, others that publish on what is ours alone. ``parameters`` of the
     controller's node, by the last part of their names; None where it did not answer. ``latch``:
-    the reason of a stop that is kept on this machine.
+    the reason of a stop that is kept on this machine; ``release``: the service that ends it.
     """
 
     joints: Stream
@@ -129,3 +129,4 @@ class Seen:
     description: str = ""
     safety: SafetySeen | None = None
     latch: str = ""
+    release: str = "/safety/release"
