@@ -102,8 +102,8 @@ def test_a_wrong_message_is_named_and_the_arm_holds_until_it_is_right_again(
 
     # Joints in another order than the contract's are no error: they are sorted by name.
     order = [3, 1, 6, 0, 2, 5, 4]
-    robot.cameras, robot.images = list(contract.cameras), robot.images
-    robot.images = [np.full((64, 64, 3), 9, np.uint8)] * 2
+    robot.cameras = list(contract.cameras)
+    robot.images = [np.random.default_rng(9).integers(0, 255, (64, 64, 3), np.uint8)] * 2
     robot.names = [contract.joint_names[i] for i in order]
     robot.positions = np.array(contract.home)[order]
     seen = Observation(0, robot.images, np.array(contract.home), np.zeros(7))
