@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from jepa_robot import graph
 from jepa_robot.robot.contract import RobotContract, load_contract
 from jepa_robot.robot.seen import FAIL, NOTE, PASS, SKIP, WARN, Finding, Seen
 
@@ -32,6 +34,7 @@ def run_check(
     """Print the table; whether nothing failed."""
     findings, contract = check_files(robot, bundle)
     if contract is not None:
+        os.environ.update(graph.environment())
         from jepa_robot.nodes.check import observe
         from jepa_robot.robot.checks import check_running
 
