@@ -19,9 +19,7 @@ from typing import Any
 from jepa_robot import resources
 from jepa_robot.models import Bundle
 from jepa_robot.modules.configurator import load_task
-from jepa_robot.robot.collision import Clearance
 from jepa_robot.robot.contract import load_contract
-from jepa_robot.robot.kinematics import Kinematics
 
 COMPOSITIONS = ("processes", "single")
 CLOCKS = ("realtime", "lockstep")
@@ -37,10 +35,11 @@ AGENT = ("perception", "world_model", "cost", "actor", "memory", "configurator")
 class Settings:
     """What a user chooses about the graph.
 
-    ``mode`` 0 leaves the mode to the task. ``simulator`` is None for a robot that is already up,
-    else ``realtime`` or ``lockstep``. ``composition`` ``single`` runs the six modules in one
-    process; the safety stage always has its own. ``dry_run``: nothing is commanded.
-    ``remappings``: by node, the topics that it knows by another name.
+    ``model`` empty is no agent: the safety stage alone, for first motions by hand. ``mode`` 0
+    leaves the mode to the task. ``simulator`` is None for a robot that is already up, else
+    ``realtime`` or ``lockstep``. ``composition`` ``single`` runs the six modules in one process;
+    the safety stage always has its own. ``dry_run``: nothing is commanded. ``remappings``: by
+    node, the topics that it knows by another name.
     """
 
     robot: str = "panda"
@@ -100,8 +99,13 @@ def check(settings: Settings) -> None:
     Raises:
         ValueError, FileNotFoundError: names the contract, bundle or task and what was expected.
     """
+    from jepa_robot.robot.collision import Clearance
+    from jepa_robot.robot.kinematics import Kinematics
+
     contract = load_contract(settings.robot)
     Clearance(contract, Kinematics(contract))
+    if not settings.model:
+        return
     Bundle(settings.model).check_fits(contract)
     if settings.task:
         load_task(settings.task)
@@ -126,6 +130,8 @@ def node_list(settings: Settings) -> list[NodeSpec]:
         )
     safety = {**common, "lockstep": is_lockstep, "dry_run": settings.dry_run}
     specs.append(NodeSpec("safety", "jepa_robot.nodes.safety", safety, settings.respawn))
+    if not settings.model:
+        return specs
     if settings.composition == "single":
         specs.append(
             NodeSpec("agent", "jepa_robot.nodes.agent", {**agent, **task}, settings.respawn)

@@ -51,7 +51,11 @@ class Argument:
 DEFAULT = Settings()
 AGENT = (
     Argument("robot", DEFAULT.robot, "Robot contract: a shipped name, or a YAML file."),
-    Argument("model", DEFAULT.model, "Model bundle: a shipped name, or a folder."),
+    Argument(
+        "model",
+        DEFAULT.model,
+        "Model bundle: a shipped name, or a folder; empty for none: the safety stage alone.",
+    ),
     Argument(
         "task",
         DEFAULT.task,

@@ -175,7 +175,12 @@ def evaluate(
 @app.command()
 def up(
     robot: Robot = "panda",
-    bundle: Model = "reach_panda",
+    bundle: Annotated[
+        str,
+        typer.Option(
+            "--bundle", "--model", help="Model bundle: folder or name; empty: no agent, for jog."
+        ),
+    ] = "reach_panda",
     task: Annotated[str, typer.Option(help="Task to start with; empty for none.")] = "reach",
     mode: Annotated[int, typer.Option(min=0, max=2, help="1 or 2; 0 as the task says.")] = 0,
     sim: Annotated[bool, typer.Option("--sim", help="With a simulated robot.")] = False,
@@ -232,6 +237,20 @@ def check(
 
     if not run_check(robot, bundle, namespace, timeout, use_sim_time, json_file):
         raise typer.Exit(1)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})  # a speed may be negative
+def jog(
+    channel: Annotated[str, typer.Argument(help="An action channel of the contract, as vx.")],
+    speed: Annotated[float, typer.Argument(help="In the channel's unit: m/s or rad/s.")],
+    seconds: Annotated[float, typer.Option(min=0.05, max=10.0, help="For how long.")] = 1.0,
+    robot: Robot = "panda",
+    namespace: Annotated[str, typer.Option(help="Of the safety stage.")] = "",
+) -> None:
+    """Move one action channel for a moment, through the safety stage: a first motion by hand."""
+    from jepa_robot.cli.jog import run_jog
+
+    run_jog(robot, channel, speed, seconds, namespace)
 
 
 @app.command()
