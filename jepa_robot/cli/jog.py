@@ -16,7 +16,8 @@ def run_jog(robot: str, channel: str, speed: float, seconds: float, namespace: s
     """Move, and print where hand and joints were before and after and what the safety stage said.
 
     Raises:
-        ValueError: what cannot be done, before anything has moved; or an arm that did not follow.
+        ValueError: what cannot be done, before anything has moved; or an arm that did not follow,
+            or was stopped.
         KeyboardInterrupt: it was ended by Ctrl-C, after the arm came to rest.
     """
     os.environ.update(graph.environment())
@@ -33,6 +34,8 @@ def run_jog(robot: str, channel: str, speed: float, seconds: float, namespace: s
     _show(contract, kinematics, jogged.before, jogged.after, jogged.gripper)
     typer.echo(f"safety   {', then '.join(jogged.said)}")
     typer.echo(f"limited  by {', '.join(jogged.limited) or 'nothing'}")
+    if jogged.is_stopped:
+        raise ValueError(f"the safety stage stopped the arm: {jogged.said[-1]}")
     if jogged.is_interrupted:
         raise KeyboardInterrupt
 

@@ -29,7 +29,7 @@ class Jogged:
     """What came of it: joint positions ``[J]`` (rad), and the gripper's (m) before and after.
 
     ``said`` are the safety stage's messages in order, ``following`` among them if the arm followed;
-    ``limited`` what it limited meanwhile.
+    ``limited`` what it limited meanwhile. ``is_stopped``: it has latched a stop.
     """
 
     before: np.ndarray
@@ -38,6 +38,7 @@ class Jogged:
     said: tuple[str, ...]
     limited: tuple[str, ...]
     is_interrupted: bool
+    is_stopped: bool
 
 
 def jog_action(contract: RobotContract, channel: str, speed: float) -> np.ndarray:
@@ -116,6 +117,7 @@ class Jogger:
             said,
             tuple(dict.fromkeys(self._limited)),
             is_interrupted,
+            client.safety_state.level == DiagnosticStatus.ERROR,
         )
 
     def _has_safety(self) -> bool:

@@ -107,6 +107,23 @@ def test_ctrl_c_ends_a_jog_with_the_arm_at_rest(without_agent):
         client.wait(lambda: said(client) == "hold_requested: the jog is over", "the hold")
 
 
+def test_a_stop_during_a_jog_ends_it_with_an_error_that_says_so(without_agent):
+    with without_agent("hobby5") as client:
+        process = subprocess.Popen(
+            [*JOG, "vy", "0.01", "--seconds", "10", "--robot", "hobby5"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        client.wait(lambda: said(client) == "following", "the arm to follow")
+        client.call("safety/stop")
+        output, error = process.communicate(timeout=30)
+        assert process.returncode == 1
+        assert "the safety stage stopped the arm: stop_requested" in error
+        assert row(output, "moved")[1] < 0.09
+        client.call("safety/release")  # the stop would outlive this test
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
