@@ -214,7 +214,12 @@ class FakeRobotNode(Node):
             return
         if self._is_recording:
             values = command.velocities if command.positions is None else command.positions
-            self._recorder.add(command_time=sent, command_sender=self._sender(info), command=values)
+            self._recorder.add(
+                command_time=sent,
+                command_sender=self._sender(info),
+                command_number=info["publication_sequence_number"] or 0,
+                command=values,
+            )
         if self._faults.get("controller_inactive"):
             return
         delay = self._value("latency") + self._rng.uniform(0, self._value("jitter"))

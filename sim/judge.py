@@ -63,12 +63,14 @@ class Judge:
         ours = np.array([name == "safety" for name in recording.senders] or [False])
         mine = ours[recording.command_sender] if len(recording.command_sender) else []
         times, commands = recording.command_time[mine], recording.command[mine]
+        numbers = recording.command_number[mine]
         violations = self._judge_positions(times, commands)
         for begin, end in self._streams(times):
             part = slice(begin, end)
             violations += self._judge_steps(times[part], commands[part], recording)
             violations += self._judge_speeds(times[part], commands[part], recording)
-            violations += self._judge_begin(times, commands, begin, recording)
+            if begin and numbers[begin] <= numbers[begin - 1] + 1:  # else some were lost
+                violations += self._judge_begin(times, commands, begin, recording)
         violations += self._judge_echo(recording, is_clock_sound)
         violations += self._judge_geometry(times, commands)
         return sorted(violations, key=lambda violation: violation.time)
@@ -138,8 +140,6 @@ class Judge:
 
         A tick that was late by almost the silence may still make up for it.
         """
-        if not begin:
-            return []
         off = np.abs(commands[begin] - commands[begin - 1])
         is_short = times[begin] - times[begin - 1] <= SILENCE * self._period + JITTER
         periods = SILENCE if is_short else 2

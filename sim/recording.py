@@ -11,6 +11,7 @@ import numpy as np
 ARRAYS = (
     "command_time",  # [n] s on the steady clock, when it was sent, by DDS
     "command_sender",  # [n] index into senders
+    "command_number",  # [n] the sender's count of its commands: some may have been lost
     "command",  # [n, J] rad
     "echo_time",  # [k] s, when it arrived
     "echo_stamp",  # [k] ns of the observation that it answers, 0 while the arm is held
@@ -21,6 +22,7 @@ ARRAYS = (
     "image_time",  # [i] s, when images were sent
     "image_stamp",  # [i] ns
 )
+COUNTS = ("command_sender", "command_number", "echo_stamp", "echo_tick", "image_stamp")
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Recorder:
         shapes = {"command": (self._joints,), "echo": (3, self._joints), "joints": (self._joints,)}
         arrays = {}
         for name, rows in self._rows.items():
-            is_count = name in ("echo_stamp", "echo_tick", "image_stamp", "command_sender")
+            is_count = name in COUNTS
             dtype = np.int64 if is_count else float
             arrays[name] = np.array(rows, dtype).reshape(len(rows), *shapes.get(name, ()))
         return Recording(arrays, tuple(self.senders), tuple(self.events))

@@ -45,7 +45,7 @@ class Bench:
 
     def moving(self, ticks=20):
         """Get the arm into motion."""
-        self.run(1)
+        self.run(3)
         for _ in range(ticks):
             self.follow(FORWARD)
             output = self.run(1)
@@ -71,12 +71,33 @@ def test_from_cold_it_holds_the_measured_joints_also_when_they_are_moved_by_hand
     output = bench.run(5)
     assert output.state == HOLDING and output.code == "no_action"
     assert np.array_equal(output.motion.positions, bench.joints)
-    bench.joints = np.array(bench.contract.home) - 0.3
-    assert np.array_equal(bench.run(1).motion.positions, bench.joints)
+    moved = bench.joints = np.array(bench.contract.home) - 0.3
+    for _ in range(3):
+        bench.joints = moved
+        output = bench.run(1)
+    assert np.array_equal(output.motion.positions, moved)
+
+
+def test_a_single_wrong_joint_state_is_never_where_the_arm_is_held(bench):
+    bench.run(3)
+    held, glitch = bench.joints.copy(), bench.joints + 0.4
+    for joints in (glitch, held, glitch, glitch, held):
+        bench.now += TICK
+        bench.observe(joints)
+        assert np.array_equal(bench.stage.tick(bench.at).motion.positions, held)
+    bench.stage.stop("stop_requested")
+    bench.now += TICK
+    bench.observe(glitch)
+    assert "expected them steady" in bench.stage.release(bench.at)
+    for _ in range(3):
+        bench.now += TICK
+        bench.observe(held)
+    assert not bench.stage.release(bench.at)
+    assert np.array_equal(bench.stage.tick(bench.at).motion.positions, held)
 
 
 def test_from_cold_noise_in_the_measured_joints_is_not_commanded(bench):
-    bench.run(1)
+    bench.run(3)
     held = bench.joints
     for _ in range(20):
         bench.observe(held + np.random.default_rng(0).normal(0, 1e-3, 7))
@@ -95,7 +116,7 @@ def test_an_action_is_followed_and_then_held_when_none_follows(bench):
 
 
 def test_stale_joint_states_hold_the_arm(bench):
-    bench.run(1)
+    bench.run(3)
     for _ in range(30):
         bench.follow(FORWARD)
         output = bench.run(1, observed=False)
@@ -211,7 +232,7 @@ def test_a_plan_and_an_action_have_senders_of_their_own(bench):
 def test_without_its_heartbeat_the_arm_holds(contract):
     watchdogs = dataclasses.replace(contract.watchdogs, heartbeat=0.05)
     bench = Bench(dataclasses.replace(contract, watchdogs=watchdogs))
-    bench.run(1)
+    bench.run(3)
     bench.follow(FORWARD)
     assert bench.run(1).code == "heartbeat_missing"
     bench.stage.heartbeat(bench.at)
@@ -306,7 +327,7 @@ def test_a_late_tick_does_not_jump_and_a_very_late_one_goes_on_from_rest(bench):
 
 
 def test_moving_again_begins_slowly(bench):
-    bench.run(1)
+    bench.run(3)
     speeds = []
     for _ in range(100):
         bench.follow(FORWARD)

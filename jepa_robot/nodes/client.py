@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -203,7 +204,8 @@ class AgentClient:
         measured = np.array(self.result["joints"])
 
         def is_held() -> bool:
-            self.call("safety/release")
+            with contextlib.suppress(ValueError):  # not before the joint states agree
+                self.call("safety/release")
             for _ in range(10):
                 self.spin()
                 if self.commanded is not None and np.array_equal(self.commanded, measured):

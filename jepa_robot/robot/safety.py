@@ -36,6 +36,7 @@ DEADBAND = 0.01  # rad: from cold, the held joints follow measured ones that mov
 OUTSIDE = 0.02  # rad beyond a limit from which on nothing is followed
 JUMP_FACTOR, JUMP_FLOOR = 2.0, 0.05  # of the velocity limit, and rad: a plausible joint state
 JUMPS = 3  # joint states in a row that are elsewhere, after which the arm is stopped
+STEADY = 2  # joint states in a row without a jump, after which they are believed
 
 
 class StaleInput(ValueError):
@@ -117,7 +118,7 @@ class SafetyStage:
         self._measured: np.ndarray | None = None
         self._gripper: float | None = None
         self._measured_at = Instant(0, 0)  # stamp, arrival
-        self._jumps = 0
+        self._jumps = self._steady = 0
         self._actions: _Actions | None = None
         self._held = (0, "")  # observations up to this stamp are not followed, and why
         self._heartbeat_at: int | None = None
@@ -147,7 +148,8 @@ class SafetyStage:
     ) -> None:
         """Take measured joint positions ``[J]`` (rad) and the gripper's (m), if it is measured.
 
-        Until the first action since the start or a release, the arm holds where it is measured.
+        Until the first action since the start or a release, the arm holds where it is measured:
+        where three joint states in a row agree, since a single one may be a glitch.
 
         Raises:
             StaleInput: too old, or from the future.
@@ -158,14 +160,14 @@ class SafetyStage:
         if self._measured is not None and stamp <= self._measured_at.time <= at.time + FUTURE:
             return  # seen before, or overtaken
         self._check_jump(positions, stamp)
-        self._jumps = 0
         self._measured, self._measured_at = positions, Instant(stamp, at.steady)
         self._gripper = gripper
         limiter = self.limiter
         if limiter.positions is None or (
             self._is_cold and np.max(np.abs(positions - limiter.positions)) > DEADBAND
         ):
-            limiter.reset(positions, gripper)
+            if self._are_joints_steady:
+                limiter.reset(positions, gripper)
         elif self._is_servo:
             limiter.follow_null_space(positions)
 
@@ -211,6 +213,8 @@ class SafetyStage:
         """
         if self._are_joints_stale(at):
             return "no joint_states, expected them before the stop is released"
+        if not self._are_joints_steady:
+            return "joint_states jump, expected them steady before the stop is released"
         self._stop = None
         self._actions = None
         self._jumps = 0
@@ -224,7 +228,7 @@ class SafetyStage:
         """What to command now."""
         passed = 0.0 if self._last_tick is None else (at.steady - self._last_tick) / SECOND
         self._last_tick = at.steady
-        if self._measured is None:
+        if self.limiter.positions is None:
             return self._output(0, NO_JOINT_STATES, "", [])
         if passed > GAP * self._period:
             self.limiter.come_to_rest()
@@ -277,11 +281,13 @@ class SafetyStage:
 
     @property
     def _is_cold(self) -> bool:
-        return self._actions is None and not self.is_stopped
+        is_new = self._actions is None or self.limiter.positions is None
+        return is_new and not self.is_stopped
 
-    def _has_moved_while_cold(self, positions: np.ndarray) -> bool:
-        is_elsewhere = np.max(np.abs(positions - self.limiter.positions)) > DEADBAND
-        return self._is_cold and bool(is_elsewhere)
+    @property
+    def _are_joints_steady(self) -> bool:
+        """In lock-step the world stands still until the first is answered."""
+        return self._is_lockstep or self._steady >= STEADY
 
     def _check_age(self, topic: str, stamp: int, at: Instant, timeout: int) -> None:
         age = at.time - stamp
@@ -295,13 +301,19 @@ class SafetyStage:
             )
 
     def _check_jump(self, positions: np.ndarray, stamp: int) -> None:
-        if self._measured is None or self.is_stopped or self._is_cold:
+        """Count what agrees with the joint state before; while the arm is driven, drop the rest."""
+        if self._measured is None:
             return
         passed = max(stamp - self._measured_at.time, 0) / SECOND
         most = JUMP_FACTOR * self.contract.limits("velocity") * passed + JUMP_FLOOR
         excess = np.abs(positions - self._measured) - most
         joint = int(np.argmax(excess))
         if excess[joint] <= 0:
+            self._jumps = 0
+            self._steady += 1
+            return
+        self._steady = 0
+        if self.is_stopped or self._is_cold:
             return
         self._jumps += 1
         text = (
@@ -314,10 +326,12 @@ class SafetyStage:
 
     def _check_tracking(self) -> None:
         lag = np.max(np.abs(self.limiter.positions - self._measured))
-        if lag <= self.contract.safety.tracking_tolerance or self.is_stopped:
+        is_driven = not (self.is_stopped or self._is_cold)
+        if lag <= self.contract.safety.tracking_tolerance or not is_driven:
             return
         if self._is_dry_run:
-            self.limiter.reset(self._measured, self._gripper)
+            if self._are_joints_steady:
+                self.limiter.reset(self._measured, self._gripper)
             return
         self.stop(TRACKING, f"the joints are {lag:.3f} rad from where they were commanded")
 
