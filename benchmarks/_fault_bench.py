@@ -245,7 +245,7 @@ class FaultBench:
                 self._check_rest(verdict)
             self._release()
         since = time.monotonic()
-        if case.act.startswith("kill") and "SIGSTOP" not in case.act:
+        if case.is_kill:
             since = begin
             name = case.act.split()[2]
             client.wait(lambda: self._is_back(name), f"{name} to be back", RECOVERY_TIMEOUT)

@@ -35,8 +35,9 @@ class Case:
     is_clocked: bool = False
 
     @property
-    def family(self) -> str:
-        return self.name.partition(" ")[0]
+    def is_kill(self) -> bool:
+        """A process ends and must be started again."""
+        return self.act.startswith(("kill SIGKILL", "kill SIGSEGV"))
 
 
 def all_cases(

@@ -21,10 +21,13 @@ import typer
 from _report import Report, Row
 
 from jepa_robot.cli.evaluate import own_domain, run_evaluation
+from jepa_robot.cli.recorder import Recorder
 from jepa_robot.evaluation import InProcessRunner, sample_episodes
 from jepa_robot.graph import Settings
 from jepa_robot.models import Bundle
 from jepa_robot.modules.configurator import load_task, task_text
+from jepa_robot.nodes.client import AgentClient
+from jepa_robot.nodes.safety import KEPT_TIMES
 from jepa_robot.processes import ProcessGroup
 from jepa_robot.robot.contract import RobotContract, load_contract
 
@@ -128,6 +131,14 @@ def latency(report: Report, bundle: str, seconds: float) -> None:
                 ):
                     text = f"age at {hop}, {name}: mode {mode}"
                     report.add(Row(text, float(value), "ms", "", len(ages)))
+            for name, text in (
+                ("compute_ms_p50", "an output, median"),
+                ("compute_ms_p99", "an output, p99"),
+                ("jitter_ms_p50", "jitter of its period, median"),
+                ("jitter_ms_p99", "jitter of its period, p99"),
+            ):
+                value = safety_diagnostic(recorder, name)
+                report.add(Row(f"safety stage: {text}: mode {mode}", value, "ms", "", KEPT_TIMES))
             memory = sum(
                 proportional_set_size(process.pid)
                 for name, process in group.processes.items()
@@ -139,9 +150,6 @@ def latency(report: Report, bundle: str, seconds: float) -> None:
 @contextmanager
 def running(contract: RobotContract, bundle: str, mode: int, replan: str) -> Iterator[tuple]:
     """A graph in real time, under a task with a goal: its recorder and its processes."""
-    from jepa_robot.cli.recorder import Recorder
-    from jepa_robot.nodes.client import AgentClient
-
     settings = Settings(robot=ROBOT, model=bundle, simulator="realtime")
     task = replace(load_task("reach"), mode=mode, replan=replan)
     with tempfile.TemporaryDirectory(prefix="jepa_robot_logs_") as logs:
@@ -152,6 +160,12 @@ def running(contract: RobotContract, bundle: str, mode: int, replan: str) -> Ite
             client.set_task(task_text(task))
             client.set_goal_position(GOAL)
             yield recorder, group
+
+
+def safety_diagnostic(recorder: Recorder, name: str) -> float:
+    """A value that the safety stage measured of itself."""
+    values = recorder.client.diagnostics["/safety"].values
+    return next(float(pair.value) for pair in values if pair.key == name)
 
 
 def proportional_set_size(pid: int) -> float:

@@ -7,12 +7,13 @@ import csv
 from _report import RESULTS
 
 SUCCESS, DISTANCE = "reach within 3 cm: ", "final distance, median: "
+SHOWN = ("replanning", "from nothing", "memory", "safety stage", "age at image, median")
 
 
 def main() -> None:
     """Print them."""
     rows = {}
-    for name in ("agent", "agent_from_nothing"):
+    for name in ("agent", "agent_from_nothing", "faults"):
         with (RESULTS / f"{name}.csv").open(newline="") as stream:
             rows[name] = {row["metric"]: row for row in csv.DictReader(stream)}
     agent, made = rows["agent"], rows["agent_from_nothing"]
@@ -26,9 +27,17 @@ def main() -> None:
             print(f"| {what} | {float(row['value']):.0f} {interval} | {distance:.1f} cm |")
     print("\n| | |\n|---|---|")
     for metric, row in [*agent.items(), *made.items()]:
-        is_shown = metric.startswith(("replanning", "from nothing")) or "command_echo" in metric
-        if is_shown or metric.startswith("memory"):
-            print(f"| {metric} | {float(row['value']):.3g} {row['unit']} |")
+        if metric.startswith(SHOWN) or "command_echo" in metric:
+            print(f"| {metric} | {_value(row)} |")
+    print("\n| | | floor |\n|---|---|---|")
+    for metric, row in rows["faults"].items():
+        if ": " not in metric:  # those are by kind
+            print(f"| {metric} | {_value(row)} | {row['baseline']} |")
+
+
+def _value(row: dict[str, str]) -> str:
+    value = float(row["value"])
+    return f"{value:.0f} {row['unit']}" if value >= 100 else f"{value:.3g} {row['unit']}"
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ class Recorder:
     """Subscribes through a client and records runs."""
 
     def __init__(self, client: AgentClient, bundle: Bundle) -> None:
-        self._client, self._bundle = client, bundle
+        self.client, self._bundle = client, bundle
         self._model = WorldModel(bundle)
         self._readout = bundle.session("readout")
         self._ages: dict[str, dict[int, float]] = defaultdict(dict)
@@ -78,14 +78,14 @@ class Recorder:
 
     def wait_for_hand(self) -> np.ndarray:
         """The true hand position ``[3]`` (m), once the simulator has told it."""
-        self._client.wait(lambda: self._hand is not None, "the simulator's images")
+        self.client.wait(lambda: self._hand is not None, "the simulator's images")
         return self._hand
 
     def record(self, goal: np.ndarray, seconds: float) -> Run:
         """Record for some seconds of real time."""
         self._run, self._since = Run(goal), time.monotonic()
         while time.monotonic() - self._since < seconds:
-            self._client.spin()
+            self.client.spin()
         run, self._run = self._run, None
         return run
 
@@ -106,7 +106,7 @@ class Recorder:
         self._images[camera.name] = messages.read_image(message, camera)
 
     def _on_joint_states(self, message: JointState) -> None:
-        self._joints = messages.read_joint_state(message, self._client.contract)[0]
+        self._joints = messages.read_joint_state(message, self.client.contract)[0]
 
     def _on_state(self, message: Image) -> None:
         stamp = messages.from_time(message.header.stamp)
