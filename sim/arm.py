@@ -35,8 +35,8 @@ class SimulatedArm:
         zoom: camera images this many times larger, for pictures meant for people.
 
     Raises:
-        ValueError: if a rate of the contract does not divide the physics rate.
-        InvalidContract: the URDF, a mesh or a joint is not there.
+        InvalidContract: the URDF or a mesh is not there, or a rate of the contract does not divide
+            the physics rate.
     """
 
     def __init__(self, contract: RobotContract, gui: bool = False, zoom: int = 1) -> None:
@@ -217,8 +217,8 @@ class SimulatedArm:
 def _divide(contract: RobotContract, name: str) -> int:
     rate = getattr(contract.rates, name)
     if PHYSICS_RATE % rate:
-        raise ValueError(
-            f"{contract.source}: rates.{name} is {rate:g}, "
-            f"expected a divisor of the physics rate, {PHYSICS_RATE} Hz"
+        raise contract.invalid(
+            f"rates.{name}",
+            f"rates.{name} is {rate:g}, expected a divisor of the physics rate, {PHYSICS_RATE} Hz",
         )
     return int(PHYSICS_RATE / rate)

@@ -39,7 +39,9 @@ class Reach:
         diagonal = np.linalg.norm(self.upper - self.lower - 2 * MARGIN)
         share = min(1.0, 0.5 * diagonal / self.distance[1])
         self.distance = tuple(share * distance for distance in self.distance)
-        self._limiter = SafetyLimiter(replace(contract, actions=_linear_actions(contract)))
+        actions = _linear_actions(contract)
+        self.keeps_orientation = actions.keeps_orientation
+        self._limiter = SafetyLimiter(replace(contract, actions=actions))
         self._home = contract.home
 
     def sample(self, rng: np.random.Generator) -> Episode:

@@ -12,6 +12,7 @@ import numpy as np
 import pybullet
 
 from jepa_robot.robot.contract import RobotContract
+from jepa_robot.robot.urdf import parse
 from jepa_robot_sim.quiet import quiet
 
 PACKAGE = "package://"
@@ -32,7 +33,7 @@ def load(contract: RobotContract, client: int, is_light: bool = False, flags: in
         InvalidContract: the URDF or a mesh is not there.
     """
     urdf = contract.urdf_path
-    tree = ElementTree.parse(urdf)  # noqa: S314 (expat bounds what entities expand to)
+    tree = ElementTree.ElementTree(parse(urdf.read_bytes()))
     _weigh_frames(tree)
     if is_light:
         _show_collision_shapes(tree)

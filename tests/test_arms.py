@@ -4,23 +4,26 @@ import dataclasses
 import itertools
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from jepa_robot import resources
+from jepa_robot.cli.preview import run_preview
 from jepa_robot.learning.dataset import load_dataset
 from jepa_robot.robot.collision import Clearance
 from jepa_robot.robot.contract import load_contract
 from jepa_robot.robot.geometry import project
 from jepa_robot.robot.kinematics import Kinematics
 from jepa_robot.robot.limiter import NEAR_SINGULAR
+from jepa_robot_sim import preview
 from jepa_robot_sim.arm import PHYSICS_RATE, SimulatedArm
 from jepa_robot_sim.collect import collect, explore
 from jepa_robot_sim.geometry import Geometry
 from jepa_robot_sim.in_process import InProcessRobot
 from jepa_robot_sim.judge import Judge
 from jepa_robot_sim.recording import Recorder
-from jepa_robot_sim.tasks import MARGIN, Reach, oracle_action
+from jepa_robot_sim.tasks import Reach, oracle_action
 
 ROBOTS = sorted(
     path.stem for path in (resources.share_directory() / "config/robots").glob("*.yaml")
@@ -46,10 +49,10 @@ def arm(robot):
     arm.close()
 
 
-def corners(contract, inset=0.005):
-    """Of the workspace, that far (m) inside."""
+def corners(contract):
+    """Of the workspace, 5 mm inside."""
     lower, upper = (np.array(corner) for corner in contract.workspace)
-    return [np.array(c) for c in itertools.product(*zip(lower + inset, upper - inset, strict=True))]
+    return [np.array(c) for c in itertools.product(*zip(lower + 0.005, upper - 0.005, strict=True))]
 
 
 def poses(contract, count=20):
@@ -84,12 +87,13 @@ def test_home_is_clear_of_obstacles_and_singularities_and_inside_the_workspace(r
     assert np.linalg.svd(jacobian, compute_uv=False)[-1] > NEAR_SINGULAR
 
 
-def test_starts_and_goals_can_be_anywhere_in_the_workspace(robot, kinematics):
-    task, clearance = Reach(robot), Clearance(robot, kinematics)
-    for corner in corners(robot, MARGIN):
-        joints = task.joints_at(corner)
-        assert np.linalg.norm(kinematics.pose(joints)[0] - corner) < 0.005, corner
-        assert clearance.distances(joints).min() >= robot.safety.margin
+def test_starts_and_goals_can_be_anywhere_in_the_workspace(robot):
+    found = preview.poses(robot)
+    assert [pose.name for pose in found] == ["home", *(f"corner {i}" for i in range(8))]
+    for pose in found:
+        assert pose.error < 0.005, pose
+        assert pose.clearance >= robot.safety.margin, pose
+        assert pose.singular > NEAR_SINGULAR, pose
 
 
 def test_pybullet_and_pinocchio_agree_on_where_the_hand_is(robot, kinematics, arm):
@@ -139,6 +143,7 @@ def test_random_actions_stay_within_all_limits_and_the_arm_follows(robot):
         now = simulated.arm.time_ns
         rows = [motion.positions, motion.velocities, motion.accelerations]
         recorder.add(command_time=now / 1e9, command_sender=sender, command=motion.positions)
+        recorder.add(command_number=len(lag))
         recorder.add(echo_time=now / 1e9, echo_stamp=now, echo_tick=now, echo=np.array(rows))
         recorder.add(joints_time=now / 1e9, joints=measured)
         lag.append(np.abs(motion.positions - simulated.arm.joint_states()[0]).max())
@@ -232,3 +237,30 @@ def test_an_arm_on_a_stand_is_the_same_in_its_base_frame(tmp_path):
             assert np.mean(mine != other) < 0.01
     for made in (geometry, arm, plain):
         made.close()
+
+
+def test_the_preview_tells_what_is_out_of_reach_and_draws_what_the_cameras_see(tmp_path, capsys):
+    picture = tmp_path / "preview.png"
+    run_preview("hobby5", picture)
+    shown = capsys.readouterr().out
+    assert "hobby5: tip in base" in shown and "corner 7" in shown
+    assert cv2.imread(str(picture)).shape == (3 * 6 * 64, 2 * 6 * 64, 3)
+
+    contract = load_contract("hobby5")
+    far = tmp_path / "far.yaml"
+    text = Path(contract.source).read_text().replace("upper: [0.25, 0.10", "upper: [0.55, 0.10")
+    far.write_text(text.replace("urdf: hobby5.urdf", f"urdf: {contract.urdf_path}"))
+    with pytest.raises(ValueError, match=r"far\.yaml:\d+: workspace has corner 4, .*out of reach"):
+        run_preview(str(far), picture)
+
+
+def test_a_urdf_with_prefixes_that_nobody_bound_is_read_as_ros_reads_it(tmp_path):
+    contract = load_contract("hobby5")
+    text = contract.urdf_path.read_text().replace("<limit ", '<limit drake:acceleration="2.5" ')
+    (tmp_path / "arm.urdf").write_text(text)
+    other = dataclasses.replace(contract, urdf="arm.urdf", source=str(tmp_path / "arm.yaml"))
+    hand = Kinematics(contract).pose(contract.home)[0]
+    assert Kinematics(other).pose(contract.home)[0] == pytest.approx(hand)
+    arm = SimulatedArm(other)
+    assert arm.ee_position() == pytest.approx(hand, abs=1e-5)
+    arm.close()

@@ -239,6 +239,17 @@ def check(
         raise typer.Exit(1)
 
 
+@app.command()
+def preview(
+    robot: Robot = "panda",
+    picture: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("preview.png"),
+) -> None:
+    """Look at a contract in simulation: is the workspace reachable, do the cameras see it."""
+    from jepa_robot.cli.preview import run_preview
+
+    run_preview(robot, picture)
+
+
 @app.command(context_settings={"ignore_unknown_options": True})  # a speed may be negative
 def jog(
     channel: Annotated[str, typer.Argument(help="An action channel of the contract, as vx.")],

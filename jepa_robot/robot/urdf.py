@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
+PREFIX = re.compile(rb"[\s</]([A-Za-z_][\w.-]*):[A-Za-z_]")
 DRIVEN_TYPES = ("revolute", "prismatic", "continuous")
 
 
@@ -57,6 +59,19 @@ class Urdf:
         return [j for j in there if j not in here] + [j for j in here if j not in there]
 
 
+def parse(text: str | bytes) -> ElementTree.Element:
+    """The XML of a URDF; prefixes that Drake or xacro left unbound are nobody's but do no harm.
+
+    Raises:
+        ElementTree.ParseError: it is no XML.
+    """
+    data = text.encode() if isinstance(text, str) else text
+    names = {p for p in PREFIX.findall(data) if b"xmlns:" + p not in data} - {b"xmlns", b"xml"}
+    bound = b"".join(b' xmlns:%s="%s"' % (name, name) for name in sorted(names))
+    data = data.replace(b"<robot", b"<robot" + bound, 1)
+    return ElementTree.fromstring(data)  # noqa: S314 (expat bounds what entities expand to)
+
+
 def read_urdf(text: str | bytes) -> Urdf:
     """Read a URDF.
 
@@ -64,7 +79,7 @@ def read_urdf(text: str | bytes) -> Urdf:
         InvalidUrdf: it is no XML, has no robot, or a joint has no name, links or numbers.
     """
     try:
-        root = ElementTree.fromstring(text)  # noqa: S314 (expat bounds what entities expand to)
+        root = parse(text)
     except ElementTree.ParseError as error:
         raise InvalidUrdf(f"is no XML: {error}") from error
     if root.tag != "robot":
@@ -80,7 +95,7 @@ def with_turns_as_angles(text: str | bytes) -> str:
     Pinocchio gives a continuous joint two coordinates (cosine and sine); everything else here, as
     joint states and controllers, has one angle a joint.
     """
-    root = ElementTree.fromstring(text)  # noqa: S314 (expat bounds what entities expand to)
+    root = parse(text)
     for element in root.findall("joint[@type='continuous']"):
         element.set("type", "revolute")
         limit = element.find("limit")
