@@ -104,6 +104,17 @@ def test_from_cold_noise_in_the_measured_joints_is_not_commanded(bench):
         assert np.array_equal(bench.run(1, observed=False).motion.positions, held)
 
 
+def test_a_stop_is_not_released_while_the_arm_still_moves(bench):
+    bench.moving()
+    bench.stage.stop("stop_requested")
+    for step in range(3):
+        bench.now += TICK
+        bench.observe(bench.joints + 0.004 * step)  # 1 rad/s
+    assert "still moves" in bench.stage.release(bench.at)
+    bench.run(60)
+    assert not bench.stage.release(bench.at)
+
+
 def test_an_action_is_followed_and_then_held_when_none_follows(bench):
     bench.moving()
     moving = bench.joints

@@ -92,14 +92,16 @@ class FrozenWatch:
         self._camera = camera
         self._size = np.array([camera.width, camera.height])
         self._image: np.ndarray | None = None
-        self._pixels = np.full(2, np.nan)
+        self._pixels: np.ndarray | None = None  # of the hand when the picture first stood still
 
     def look(self, image: np.ndarray, hand: np.ndarray) -> bool:
         """Judge the next picture ``[H, W, 3]``, taken with the hand at ``[3]`` (m, base frame)."""
-        pixels = project(self._camera, hand)
         if self._image is None or not np.array_equal(image, self._image):
-            self._image, self._pixels = image, pixels
+            self._image, self._pixels = image, None
             return False
+        pixels = project(self._camera, hand)
+        if self._pixels is None:
+            self._pixels = pixels
         is_in_view = any(np.all((p >= 0) & (p < self._size)) for p in (pixels, self._pixels))
         return bool(is_in_view and np.linalg.norm(pixels - self._pixels) > MOVED)
 

@@ -5,6 +5,7 @@ It trusts nobody upstream. This is not a certified safety function: a robot need
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,9 +35,11 @@ FUTURE = SECOND // 5  # ns: a stamp this far ahead of our clock is rubbish
 GAP = 5  # periods without a tick, after which the arm has come to rest by itself
 DEADBAND = 0.01  # rad: from cold, the held joints follow measured ones that move by more
 OUTSIDE = 0.02  # rad beyond a limit from which on nothing is followed
+NOISE = 1e-3  # rad of measured joints
 JUMP_FACTOR, JUMP_FLOOR = 2.0, 0.05  # of the velocity limit, and rad: a plausible joint state
 JUMPS = 3  # joint states in a row that are elsewhere, after which the arm is stopped
 STEADY = 2  # joint states in a row without a jump, after which they are believed
+REST = 0.1  # rad/s of the measured joints, below which the arm counts as at rest
 
 
 class StaleInput(ValueError):
@@ -118,6 +121,7 @@ class SafetyStage:
         self._measured: np.ndarray | None = None
         self._gripper: float | None = None
         self._measured_at = Instant(0, 0)  # stamp, arrival
+        self._recent: deque[tuple[int, np.ndarray]] = deque(maxlen=STEADY + 1)
         self._jumps = self._steady = 0
         self._actions: _Actions | None = None
         self._held = (0, "")  # observations up to this stamp are not followed, and why
@@ -161,6 +165,7 @@ class SafetyStage:
             return  # seen before, or overtaken
         self._check_jump(positions, stamp)
         self._measured, self._measured_at = positions, Instant(stamp, at.steady)
+        self._recent.append((stamp, positions))
         self._gripper = gripper
         limiter = self.limiter
         if limiter.positions is None or (
@@ -215,6 +220,8 @@ class SafetyStage:
             return "no joint_states, expected them before the stop is released"
         if not self._are_joints_steady:
             return "joint_states jump, expected them steady before the stop is released"
+        if not self._is_at_rest:
+            return "the arm still moves, expected it at rest before the stop is released"
         self._stop = None
         self._actions = None
         self._jumps = 0
@@ -288,6 +295,13 @@ class SafetyStage:
     def _are_joints_steady(self) -> bool:
         """In lock-step the world stands still until the first is answered."""
         return self._is_lockstep or self._steady >= STEADY
+
+    @property
+    def _is_at_rest(self) -> bool:
+        if self._is_lockstep:
+            return True
+        (begin, one), (end, other) = self._recent[0], self._recent[-1]
+        return bool(np.max(np.abs(other - one)) * SECOND <= REST * (end - begin) + NOISE * SECOND)
 
     def _check_age(self, topic: str, stamp: int, at: Instant, timeout: int) -> None:
         age = at.time - stamp
