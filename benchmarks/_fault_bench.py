@@ -156,8 +156,6 @@ class FaultBench:
     def _get_moving(self, mode: int) -> None:
         """The agent healthy, in its mode, on its way to the next goal."""
         client = self.client
-        if self._safety_level() == DiagnosticStatus.ERROR:
-            self._release()
         client.wait(lambda: client.status.get("in_force"), "the agent to be in force")
         goal = next(self._goals)
         if mode != self._mode:
@@ -167,7 +165,7 @@ class FaultBench:
             client.set_task(text)
             self._mode = mode
         client.set_goal_position(goal)
-        client.wait(lambda: self._safety_level() == DiagnosticStatus.OK, "the arm to follow")
+        client.wait(self._is_following, "the arm to follow")
 
     def _apply(self, case: Case, begin: float, rng: np.random.Generator) -> None:
         """Do what the case is about, for as long as it says."""
@@ -350,6 +348,11 @@ class FaultBench:
             return self._safety_level() != DiagnosticStatus.ERROR
 
         self.client.wait(is_released, "the stop to be released")
+
+    def _is_following(self) -> bool:
+        if self._safety_level() == DiagnosticStatus.ERROR:
+            self._release()
+        return self._safety_level() == DiagnosticStatus.OK
 
     def _follows_freshly(self) -> bool:
         if self._safety_level() != DiagnosticStatus.OK:

@@ -35,11 +35,10 @@ FUTURE = SECOND // 5  # ns: a stamp this far ahead of our clock is rubbish
 GAP = 5  # periods without a tick, after which the arm has come to rest by itself
 DEADBAND = 0.01  # rad: from cold, the held joints follow measured ones that move by more
 OUTSIDE = 0.02  # rad beyond a limit from which on nothing is followed
-NOISE = 1e-3  # rad of measured joints
 JUMP_FACTOR, JUMP_FLOOR = 2.0, 0.05  # of the velocity limit, and rad: a plausible joint state
 JUMPS = 3  # joint states in a row that are elsewhere, after which the arm is stopped
 STEADY = 2  # joint states in a row without a jump, after which they are believed
-REST = 0.1  # rad/s of the measured joints, below which the arm counts as at rest
+REST = 0.005  # rad that joints may have moved within their watchdog's time, to count as at rest
 
 
 class StaleInput(ValueError):
@@ -121,7 +120,8 @@ class SafetyStage:
         self._measured: np.ndarray | None = None
         self._gripper: float | None = None
         self._measured_at = Instant(0, 0)  # stamp, arrival
-        self._recent: deque[tuple[int, np.ndarray]] = deque(maxlen=STEADY + 1)
+        kept = round(watchdogs.joint_states * contract.rates.joint_states)
+        self._recent: deque[np.ndarray] = deque(maxlen=max(kept, STEADY) + 1)
         self._jumps = self._steady = 0
         self._actions: _Actions | None = None
         self._held = (0, "")  # observations up to this stamp are not followed, and why
@@ -165,7 +165,7 @@ class SafetyStage:
             return  # seen before, or overtaken
         self._check_jump(positions, stamp)
         self._measured, self._measured_at = positions, Instant(stamp, at.steady)
-        self._recent.append((stamp, positions))
+        self._recent.append(positions)
         self._gripper = gripper
         limiter = self.limiter
         if limiter.positions is None or (
@@ -298,10 +298,7 @@ class SafetyStage:
 
     @property
     def _is_at_rest(self) -> bool:
-        if self._is_lockstep:
-            return True
-        (begin, one), (end, other) = self._recent[0], self._recent[-1]
-        return bool(np.max(np.abs(other - one)) * SECOND <= REST * (end - begin) + NOISE * SECOND)
+        return self._is_lockstep or bool(np.ptp(self._recent, axis=0).max() <= REST)
 
     def _check_age(self, topic: str, stamp: int, at: Instant, timeout: int) -> None:
         age = at.time - stamp
