@@ -37,7 +37,9 @@ class _Perception(nn.Module):
     def forward(self, images: Tensor, proprioception: Tensor) -> tuple[Tensor, ...]:
         keypoints = self.encoder.look(images)
         state = torch.cat([proprioception, self.encoder.head(keypoints.flatten(1))], dim=1)
-        return (state,) if self.views is None else (state, self.views(keypoints))
+        if self.views is None:
+            return (state,)
+        return state, self.views(self.views.features(images, keypoints))
 
 
 def export(

@@ -177,8 +177,12 @@ def encode(agent: Agent, data: Dataset, batch: int = 512) -> np.ndarray:
 
 @torch.no_grad()
 def look(agent: Agent, data: Dataset, batch: int = 512) -> Tensor:
-    """Key points ``[E * (T+1), cameras, 2K]`` of every frame."""
-    return _map_frames(agent.encoder.look, data, batch)
+    """What tells whether a picture is familiar, ``[E * (T+1), cameras, F]``, of every frame."""
+
+    def features(images: Tensor) -> Tensor:
+        return agent.views.features(images, agent.encoder.look(images))
+
+    return _map_frames(features, data, batch)
 
 
 def _map_frames(function: Callable[[Tensor], Tensor], data: Dataset, batch: int) -> Tensor:

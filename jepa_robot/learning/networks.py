@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 MAPS = 32  # feature maps, so key points, a camera
 STD_FLOOR = 1e-3
-KEYPOINT_NOISE = 0.03  # of a key point in [-1, 1], one pixel of 64: less than that tells nothing
+NOISE_FLOOR = 0.1  # of the features' standard deviation: less than that tells nothing
+BLOCKS = 8  # a side
 BEYOND = 1.25  # times the largest distance of a training picture: the limit
 
 
@@ -90,43 +92,82 @@ class Encoder(nn.Module):
         return self.keypoints(maps.float()).reshape(-1, self.cameras, 2 * MAPS)
 
 
-class Views(nn.Module):
-    """How far each camera's key points are from those of the training pictures; 1 is the limit.
+class Familiarity(nn.Module):
+    """How far features are from those they were fitted to, a camera each; 1 is the limit.
 
-    The Mahalanobis distance of a layer's features, as in Lee et al. 2018 (arXiv:1807.03888), a
-    camera. Not of the latent itself: it is made of all cameras, and may hide that one is black.
+    The Mahalanobis distance of Lee et al. 2018 (arXiv:1807.03888), with a noise floor.
+    """
+
+    def __init__(self, cameras: int, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(cameras, 1, size))
+        self.register_buffer("whiten", torch.eye(size).repeat(cameras, 1, 1))
+        self.register_buffer("limit", torch.full((cameras,), torch.inf))
+
+    def fit(self, features: Tensor) -> None:
+        """Fit to ``[N, cameras, F]``; the limit is beyond all of them.
+
+        It has few parameters for so many samples, so what was held out is hardly further away.
+        """
+        samples = features.transpose(0, 1).double()
+        mean = samples.mean(dim=1, keepdim=True)
+        centred = samples - mean
+        covariance = centred.mT @ centred / centred.shape[1]
+        variance = covariance.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
+        floor = (NOISE_FLOOR**2 * variance).clamp(min=STD_FLOOR**2)
+        covariance += floor * torch.eye(covariance.shape[-1], dtype=torch.double)
+        self.mean.copy_(mean)
+        self.whiten.copy_(torch.linalg.inv(torch.linalg.cholesky(covariance)).mT)
+        self.limit.fill_(1.0)
+        self.limit.copy_(BEYOND * self(features).amax(dim=0))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Distances ``[B, cameras]`` of features ``[B, cameras, F]``."""
+        whitened = (features.unsqueeze(2) - self.mean) @ self.whiten
+        return whitened.square().mean(dim=-1).sqrt().squeeze(2) / self.limit
+
+
+class Views(nn.Module):
+    """How far each camera's picture is from the training pictures; 1 is the limit.
+
+    The larger of two distances. One is of the key points, which the latent is made of; of the
+    latent itself it would not do, as that is made of all cameras and may hide that one is black.
+    The other is of the brightness of blocks of the picture: how much key points say of what they
+    were not trained for differs from encoder to encoder.
     """
 
     def __init__(self, shape: AgentShape) -> None:
         super().__init__()
-        size = 2 * MAPS
-        self.register_buffer("mean", torch.zeros(shape.cameras, 1, size))
-        self.register_buffer("whiten", torch.eye(size).repeat(shape.cameras, 1, 1))
-        self.register_buffer("limit", torch.full((shape.cameras,), torch.inf))
+        self.block = tuple(max(length // BLOCKS, 1) for length in shape.image_size)
+        blocks = self.blocks(torch.zeros(1, shape.cameras, *shape.image_size, 3))
+        self.sizes = [2 * MAPS, blocks.shape[-1]]
+        self.parts = nn.ModuleList(Familiarity(shape.cameras, size) for size in self.sizes)
 
     @property
     def is_fitted(self) -> bool:
-        return bool(torch.isfinite(self.limit).all())
+        return all(bool(torch.isfinite(part.limit).all()) for part in self.parts)
 
-    def fit(self, keypoints: Tensor) -> None:
-        """Fit to the training pictures' key points ``[N, cameras, 2K]``; the limit is beyond all.
+    def features(self, images: Tensor, keypoints: Tensor) -> Tensor:
+        """What is compared, ``[B, cameras, F]``, of images and their key points."""
+        return torch.cat([keypoints, self.blocks(images)], dim=-1)
 
-        It has few parameters for so many pictures, so what was held out is hardly further away.
-        """
-        samples = keypoints.transpose(0, 1).double()
-        mean = samples.mean(dim=1, keepdim=True)
-        centred = samples - mean
-        covariance = centred.mT @ centred / centred.shape[1]
-        covariance += KEYPOINT_NOISE**2 * torch.eye(covariance.shape[-1], dtype=torch.double)
-        self.mean.copy_(mean)
-        self.whiten.copy_(torch.linalg.inv(torch.linalg.cholesky(covariance)).mT)
-        self.limit.fill_(1.0)
-        self.limit.copy_(BEYOND * self(keypoints).amax(dim=0))
+    def blocks(self, images: Tensor) -> Tensor:
+        """Brightness in [0, 1] of the blocks ``[B, cameras, blocks]`` of images."""
+        cameras, height, width = images.shape[1:4]
+        brightness = images.reshape(-1, 1, height, width, 3).float().mean(dim=-1) / 255
+        return functional.avg_pool2d(brightness, self.block).reshape(
+            -1, cameras, (height // self.block[0]) * (width // self.block[1])
+        )
 
-    def forward(self, keypoints: Tensor) -> Tensor:
-        """Distances ``[B, cameras]`` of key points ``[B, cameras, 2K]``."""
-        whitened = (keypoints.unsqueeze(2) - self.mean) @ self.whiten
-        return whitened.square().mean(dim=-1).sqrt().squeeze(2) / self.limit
+    def fit(self, features: Tensor) -> None:
+        """Fit to the features ``[N, cameras, F]`` of the training pictures."""
+        for part, values in zip(self.parts, features.split(self.sizes, dim=-1), strict=True):
+            part.fit(values)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Distances ``[B, cameras]`` of features ``[B, cameras, F]``."""
+        latent, blocks = features.split(self.sizes, dim=-1)
+        return torch.maximum(self.parts[0](latent), self.parts[1](blocks))
 
 
 class Scale(nn.Module):
