@@ -112,7 +112,7 @@ def test_swapped_cameras_are_told_in_every_frame(contract, perception, episodes)
 
 def test_a_camera_that_was_knocked_over_is_told(contract, perception, episodes):
     camera = contract.cameras[1]
-    angle = np.deg2rad(30)
+    angle = np.deg2rad(10)
     turn = np.array(
         [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
     )
@@ -144,7 +144,7 @@ def test_a_frozen_camera_is_told_once_the_hand_has_visibly_moved(contract, perce
                     "camera_front": "camera_front is frozen: the hand moves, its picture not"
                 }
                 told_of += 1
-            elif pixels < 0.5:
+            elif pixels < 0.4:
                 assert not problems
     assert told_of > EPISODES
 

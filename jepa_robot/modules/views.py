@@ -19,7 +19,7 @@ from jepa_robot.robot.geometry import project
 from jepa_robot.robot.kinematics import Kinematics
 
 LIMIT = 1.0  # of a distance from the training pictures
-MOVED = 1.0  # pixels that the hand moves before a camera must show it
+MOVED = 0.5  # pixels that the hand moves before a camera must show it
 ONE_COLOUR, BLACK = 4.0, 32.0  # standard deviation and mean of a channel, of 255
 SAMPLED = 64  # rows that are enough to see whether a picture has any content
 
