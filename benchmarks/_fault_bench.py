@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -327,7 +328,9 @@ class FaultBench:
         command = [sys.executable, "-m", "jepa_robot_sim.fake_robot", *arguments]
         log = (self._folder / "fake_robot.log").open("wb")
         environment = {**os.environ, **graph.environment()}
-        self._robot = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        self._robot = subprocess.Popen(
+            command, stdout=log, stderr=log, env=environment, preexec_fn=_come_first
+        )
         log.close()
 
     def _on_safety_state(self, message: DiagnosticStatus) -> None:
@@ -355,7 +358,7 @@ class FaultBench:
         return self._safety_level() == DiagnosticStatus.OK
 
     def _follows_freshly(self) -> bool:
-        if self._safety_level() != DiagnosticStatus.OK:
+        if not self._is_following():
             return False
         return bool(self.client.answered_at and time.monotonic() - self.client.answered_at < 0.2)
 
@@ -374,3 +377,9 @@ class FaultBench:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             self.client.spin(min(0.02, max(until - time.monotonic(), 0.0)))
+
+
+def _come_first() -> None:
+    """A robot's controller is another computer, which has its processor to itself."""
+    with contextlib.suppress(PermissionError):
+        os.nice(-10)
