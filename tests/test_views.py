@@ -136,17 +136,39 @@ def test_a_frozen_camera_is_told_once_the_hand_has_visibly_moved(contract, perce
         frozen = spoil(episode, lambda images, stopped=stopped: [images[0], stopped])
         told = judge(contract, perception, frozen)
         hand = project(camera, kinematics.position([o.positions for o in episode]))
-        moved = np.linalg.norm(hand - hand[0], axis=1)
+        moved = np.linalg.norm(hand[:, None] - hand[:2], axis=2)
         assert not any("camera_side" in problems for problems in told)
-        for problems, pixels in zip(told, moved, strict=True):
-            if pixels > 2:
+        assert not any(told[:2])
+        for problems, pixels in zip(told[2:], moved[2:], strict=True):
+            if pixels.min() > 1:
                 assert problems == {
                     "camera_front": "camera_front is frozen: the hand moves, its picture not"
                 }
                 told_of += 1
-            elif pixels < 0.4:
+            elif pixels.max() < 0.4:
                 assert not problems
     assert told_of > EPISODES
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_joints_that_were_wrong_once_do_not_make_a_resting_camera_frozen(contract, episodes, wrong):
+    resting = episodes[-1][-REST // 2 :]
+    resting[wrong] = dataclasses.replace(resting[wrong], positions=resting[0].positions + 0.3)
+    watch = CameraWatch(contract)
+    assert [watch.judge(o, {}) for o in resting] == [{}] * len(resting)
+
+
+def test_one_bad_picture_is_an_outlier_and_a_frozen_camera_is_none(contract, perception, episodes):
+    episode = max(episodes, key=lambda e: np.ptp([o.positions for o in e], axis=0).max())
+    watch, black = CameraWatch(contract), spoil(episode[:3], blacken_side)
+    sure = []
+    for observation in (episode[0], black[1], episode[2], black[1], black[2]):
+        watch.judge(observation, {})
+        sure.append(watch.is_sure)
+    assert sure == [False, False, False, False, True]
+    frozen = spoil(episode, lambda images: [i.copy() for i in episode[0].images])
+    assert any(watch.judge(observation, {}) for observation in frozen)  # up to the first
+    assert watch.is_sure
 
 
 def test_a_camera_that_goes_on_after_it_was_frozen_is_good_at_once(contract, perception, episodes):

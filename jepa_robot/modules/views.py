@@ -20,6 +20,7 @@ from jepa_robot.robot.kinematics import Kinematics
 
 LIMIT = 1.0  # of a distance from the training pictures
 MOVED = 0.5  # pixels that the hand moves before a camera must show it
+OUTLIERS = 1  # bad frames in a row that may be ones
 ONE_COLOUR, BLACK = 4.0, 32.0  # standard deviation and mean of a channel, of 255
 SAMPLED = 64  # rows that are enough to see whether a picture has any content
 
@@ -55,9 +56,14 @@ class Views:
 
 
 class CameraWatch:
-    """Notices cameras that are black or frozen or show something else, frame by frame."""
+    """Notices cameras that are black or frozen or show something else, frame by frame.
+
+    ``is_sure``: the last frame is no outlier among good ones.
+    """
 
     def __init__(self, contract: RobotContract) -> None:
+        self.is_sure = False
+        self._bad_frames = 0
         self._kinematics = Kinematics(contract)
         self._cameras = [(camera, FrozenWatch(camera)) for camera in contract.cameras]
 
@@ -69,9 +75,10 @@ class CameraWatch:
             distances: by camera, of this frame from the training pictures; may lack cameras.
         """
         hand = self._kinematics.pose(observation.positions)[0]
-        problems = {}
+        problems, is_any_frozen = {}, False
         for (camera, watch), image in zip(self._cameras, observation.images, strict=True):
             is_frozen = watch.look(image, hand)
+            is_any_frozen |= is_frozen  # which three pictures have told
             problem = blank(image)
             if problem:
                 problems[camera.name] = f"{camera.name} {problem}"
@@ -79,31 +86,37 @@ class CameraWatch:
                 problems[camera.name] = _unlike(camera.name)
             elif is_frozen:
                 problems[camera.name] = f"{camera.name} is frozen: the hand moves, its picture not"
+        self._bad_frames = self._bad_frames + 1 if problems else 0
+        self.is_sure = is_any_frozen or self._bad_frames > OUTLIERS
         return problems
 
 
 class FrozenWatch:
     """Whether a camera's picture stands still while the hand moves in it.
 
-    Where nothing moves, one picture after another may well be the same to the bit.
+    Where nothing moves, one picture after another may well be the same to the bit. The hand must
+    have left both places that it had in the first two of them: joints may be wrong once, or a
+    moment off when the arm comes to rest, and an arm that rests shows the same picture for ever.
     """
 
     def __init__(self, camera: Camera) -> None:
         self._camera = camera
         self._size = np.array([camera.width, camera.height])
         self._image: np.ndarray | None = None
-        self._pixels: np.ndarray | None = None  # of the hand when the picture first stood still
+        self._first: list[np.ndarray] = []  # the hand's pixels
 
     def look(self, image: np.ndarray, hand: np.ndarray) -> bool:
         """Judge the next picture ``[H, W, 3]``, taken with the hand at ``[3]`` (m, base frame)."""
         if self._image is None or not np.array_equal(image, self._image):
-            self._image, self._pixels = image, None
-            return False
+            self._image, self._first = image, []
         pixels = project(self._camera, hand)
-        if self._pixels is None:
-            self._pixels = pixels
-        is_in_view = any(np.all((p >= 0) & (p < self._size)) for p in (pixels, self._pixels))
-        return bool(is_in_view and np.linalg.norm(pixels - self._pixels) > MOVED)
+        if len(self._first) < 2:
+            self._first.append(pixels)
+            return False
+        places = np.array([*self._first, pixels])
+        is_in_view = np.all((places >= 0) & (places < self._size), axis=1).any()
+        moved = np.linalg.norm(pixels - self._first, axis=1)
+        return bool(is_in_view and moved.min() > MOVED)
 
 
 def blank(image: np.ndarray) -> str:

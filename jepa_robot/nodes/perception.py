@@ -18,7 +18,6 @@ from jepa_robot.nodes.runtime import main
 from jepa_robot.robot.contract import Camera
 
 KEPT_JOINT_STATES = 100
-BAD_FRAMES = 2  # in a row, until the arm is asked to hold
 
 
 class PerceptionNode(AgentNode):
@@ -27,7 +26,7 @@ class PerceptionNode(AgentNode):
     Joints stand where the nearest joint state's velocities take them by then: waiting for the next
     would cost up to its period.
 
-    Bad images give no state; from the second bad frame in a row on it asks for a hold.
+    Bad images give no state; where they are no outlier it asks for a hold.
     """
 
     def __init__(self) -> None:
@@ -35,7 +34,7 @@ class PerceptionNode(AgentNode):
 
     def setup(self) -> None:
         self._perception = Perception(self.bundle)
-        self._watch, self._bad_frames = CameraWatch(self.contract), 0
+        self._watch = CameraWatch(self.contract)
         if not self._perception.tells_views:
             self.get_logger().warning(
                 f"bundle {self.bundle.id} does not know its training pictures: "
@@ -88,10 +87,9 @@ class PerceptionNode(AgentNode):
         problems = self._watch.judge(observation, distances)
         for camera, distance in distances.items():
             self.diagnostics.values[f"view_distance {camera}"] = round(distance, 2)
-        self._bad_frames = self._bad_frames + 1 if problems else 0
         if not problems:
             self._state.publish(messages.tensor_message(state, stamp, self.bundle.id))
-        elif self._bad_frames >= BAD_FRAMES:
+        elif self._watch.is_sure:
             self._ask_for_hold(stamp, problems)
 
     def _ask_for_hold(self, stamp: int, problems: dict[str, str]) -> None:
