@@ -1,5 +1,6 @@
 """The safety stage: it follows what is fresh and plausible, and holds or stops at all else."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -234,10 +235,33 @@ def test_two_senders_on_one_topic_hold_the_arm_while_both_send(bench):
     assert output.state == FOLLOWING
 
 
-def test_a_plan_and_an_action_have_senders_of_their_own(bench):
+def test_a_plan_from_another_process_than_the_actions_holds_the_arm(bench):
     bench.moving()
-    bench.follow(FORWARD, topic="plan", source=b"the planner's other publisher")
+    bench.follow(FORWARD, topic="plan")
     assert bench.run(1).state == FOLLOWING
+    bench.follow(FORWARD, topic="plan", source=b"rogue")
+    assert bench.run(1).code == "two_sources"
+
+
+def test_joints_that_jumped_and_stay_there_are_not_where_the_arm_is_released(bench):
+    bench.moving()
+    shown = np.zeros(7)
+    shown[6] = 0.4
+    for _ in range(30):
+        bench.follow(FORWARD)
+        before = bench.joints
+        with contextlib.suppress(ValueError):
+            bench.now, bench.steady = bench.now + TICK, bench.steady + TICK
+            bench.observe(bench.joints + shown)
+        output = bench.run(1, observed=False)
+        assert np.abs(bench.joints - before).max() < 0.01
+    assert output.code == "joint_jump"
+    for joints, refusal in ((bench.joints + shown, "jumped to"), (bench.joints, "")):
+        for _ in range(15):
+            bench.now += TICK
+            bench.observe(joints)
+        assert refusal in bench.stage.release(bench.at)
+    assert not bench.stage.is_stopped
 
 
 def test_without_its_heartbeat_the_arm_holds(contract):

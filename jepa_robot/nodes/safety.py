@@ -43,6 +43,7 @@ LEVELS = {
 }
 CLOCK_TIMEOUT = 2.0  # s on the steady clock without a tick of a simulated clock
 ROGUE_PERIOD = 0.1  # s
+PARTICIPANT = 12  # bytes of a DDS identifier that all publishers of one process share
 KEPT_TIMES = 1000
 CLOCK_READINGS, ONE_MOMENT = 5, 50_000  # ns
 
@@ -177,7 +178,8 @@ class SafetyNode(LifecycleNode):
         self._follow(message, info, "plan", None)
 
     def _follow(self, message: Image, info: MessageInfo, topic: str, rows: int | None) -> None:
-        sender = (info.get("publisher_gid") or {}).get("data", b"")  # ROS 2 Jazzy does not tell
+        gid = (info.get("publisher_gid") or {}).get("data", b"")  # ROS 2 Jazzy does not tell
+        sender = bytes(gid)[:PARTICIPANT]
         try:
             actions = messages.read_tensor(message, topic, self._contract.actions.size, rows)
             stamp = messages.from_time(message.header.stamp)

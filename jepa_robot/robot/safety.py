@@ -35,8 +35,9 @@ FUTURE = SECOND // 5  # ns: a stamp this far ahead of our clock is rubbish
 GAP = 5  # periods without a tick, after which the arm has come to rest by itself
 DEADBAND = 0.01  # rad: from cold, the held joints follow measured ones that move by more
 OUTSIDE = 0.02  # rad beyond a limit from which on nothing is followed
-JUMP_FACTOR, JUMP_FLOOR = 2.0, 0.05  # of the velocity limit, and rad: a plausible joint state
+JUMP_FACTOR, JUMP_FLOOR = 1.2, 0.05  # of the velocity limit, and rad: a plausible joint state
 JUMPS = 3  # joint states in a row that are elsewhere, after which the arm is stopped
+MEMORY = 0.5  # s of commands that measured joints are compared with
 STEADY = 2  # joint states in a row without a jump, after which they are believed
 REST = 0.005  # rad that joints may have moved within their watchdog's time, to count as at rest
 
@@ -126,7 +127,9 @@ class SafetyStage:
         self._actions: _Actions | None = None
         self._held = (0, "")  # observations up to this stamp are not followed, and why
         self._heartbeat_at: int | None = None
-        self._sources: dict[str, dict[bytes, int]] = {}  # by topic: sender, last arrival
+        self._sources: dict[bytes, int] = {}  # last arrival of each sender of actions and plans
+        kept = round(max(watchdogs.joint_states, MEMORY) * contract.rates.safety)
+        self._sent: deque[tuple[int, np.ndarray]] = deque(maxlen=kept)  # time, positions
         self._last_tick: int | None = None
 
     @property
@@ -172,22 +175,24 @@ class SafetyStage:
             self._is_cold and np.max(np.abs(positions - limiter.positions)) > DEADBAND
         ):
             if self._are_joints_steady:
-                limiter.reset(positions, gripper)
-        elif self._is_servo:
+                self._hold_measured()
+            return
+        if self._is_servo:
             limiter.follow_null_space(positions)
+        self._check_tracking()
 
     def follow(
         self, topic: str, actions: np.ndarray, stamp: int, at: Instant, source: bytes = b""
     ) -> None:
         """Take actions ``[R, A]``: row r is in force from ``stamp`` + r time steps.
 
-        Of two with the same stamp the longer, a plan, counts. ``source`` tells senders apart: two
-        on one topic hold the arm.
+        Of two with the same stamp the longer, a plan, counts. ``source`` tells senders apart: more
+        than one of actions and plans together hold the arm.
 
         Raises:
             StaleInput: too old, or from the future.
         """
-        self._sources.setdefault(topic, {})[source] = at.steady
+        self._sources[source] = at.steady
         self._check_age(topic, stamp, at, self._action_timeout)
         if stamp <= self._held[0] <= at.time + FUTURE:
             return
@@ -222,11 +227,17 @@ class SafetyStage:
             return "joint_states jump, expected them steady before the stop is released"
         if not self._is_at_rest:
             return "the arm still moves, expected it at rest before the stop is released"
+        jumped = self._stop and self._stop[0] == JOINT_JUMP and self.limiter.positions is not None
+        if jumped and np.max(np.abs(self._measured - self.limiter.positions)) > JUMP_FLOOR:
+            return (
+                "the joints still are where they jumped to, expected them where the arm was "
+                "stopped; if that is where they are, restart the safety stage"
+            )
         self._stop = None
         self._actions = None
         self._jumps = 0
         self._last_tick = None
-        self.limiter.reset(self._measured, self._gripper)
+        self._hold_measured()
         return ""
 
     # Output.
@@ -240,10 +251,9 @@ class SafetyStage:
         if passed > GAP * self._period:
             self.limiter.come_to_rest()
             passed = self._period
-        if not self._are_joints_stale(at):
-            self._check_tracking()
         action, code, details = self._action_at(at)
-        _, limited = self.limiter.step(passed, action)
+        positions, limited = self.limiter.step(passed, action)
+        self._sent.append((at.time, positions))
         stamp = 0 if code else self._actions.stamp
         return self._output(stamp, code, details, limited)
 
@@ -265,9 +275,8 @@ class SafetyStage:
         timeout = self._heartbeat_timeout
         if timeout and (self._heartbeat_at is None or at.steady - self._heartbeat_at > timeout):
             return None, HEARTBEAT_MISSING, ""
-        crowded = self._two_sources(at)
-        if crowded:
-            return None, TWO_SOURCES, f"more than one sender on {crowded}"
+        if self._has_two_sources(at):
+            return None, TWO_SOURCES, "more than one sender of actions and plans"
         actions = self._actions
         if actions is None:
             return None, NO_ACTION, ""
@@ -336,15 +345,22 @@ class SafetyStage:
         raise ValueError(f"joint_states: {text}, expected at most {most[joint]:.3f} rad")
 
     def _check_tracking(self) -> None:
-        lag = np.max(np.abs(self.limiter.positions - self._measured))
-        is_driven = not (self.is_stopped or self._is_cold)
-        if lag <= self.contract.safety.tracking_tolerance or not is_driven:
+        """Measured joints are compared with what was commanded when they were measured."""
+        if self.is_stopped or self._is_cold or not self._sent:
             return
-        if self._is_dry_run:
-            if self._are_joints_steady:
-                self.limiter.reset(self._measured, self._gripper)
+        stamp = self._measured_at.time
+        earlier = (positions for time, positions in reversed(self._sent) if time <= stamp)
+        lag = np.max(np.abs(next(earlier, self._sent[0][1]) - self._measured))
+        if lag <= self.contract.safety.tracking_tolerance:
             return
-        self.stop(TRACKING, f"the joints are {lag:.3f} rad from where they were commanded")
+        if not self._is_dry_run:
+            self.stop(TRACKING, f"the joints are {lag:.3f} rad from where they were commanded")
+        elif self._are_joints_steady:
+            self._hold_measured()
+
+    def _hold_measured(self) -> None:
+        self.limiter.reset(self._measured, self._gripper)
+        self._sent.clear()
 
     def _silence(self, arrived: int, at: Instant) -> int:
         """How long nothing new has come, in ns."""
@@ -373,12 +389,8 @@ class SafetyStage:
             f"expected {limits.lower:g} to {limits.upper:g}"
         )
 
-    def _two_sources(self, at: Instant) -> str:
-        """The topic on which more than one sender was heard within the action's timeout."""
-        for topic, senders in self._sources.items():
-            heard = [s for s, last in senders.items() if at.steady - last <= self._action_timeout]
-            if len(heard) > 1:
-                return topic
-            if len(senders) > len(heard):
-                self._sources[topic] = {sender: senders[sender] for sender in heard}
-        return ""
+    def _has_two_sources(self, at: Instant) -> bool:
+        """Whether more than one sender was heard within the action's timeout."""
+        heard = {s: t for s, t in self._sources.items() if at.steady - t <= self._action_timeout}
+        self._sources = heard
+        return len(heard) > 1
