@@ -27,7 +27,7 @@ from jepa_robot.nodes import messages
 from jepa_robot.nodes.adapters import adapter
 from jepa_robot.nodes.client import AgentClient, AgentTimeout
 from jepa_robot.nodes.messages import COMMAND, DATA
-from jepa_robot.processes import ProcessGroup
+from jepa_robot.processes import ProcessGroup, prepare_child
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot.robot.geometry import project
 from jepa_robot.robot.kinematics import Kinematics
@@ -381,5 +381,6 @@ class FaultBench:
 
 def _come_first() -> None:
     """A robot's controller is another computer, which has its processor to itself."""
+    prepare_child()
     with contextlib.suppress(PermissionError):
         os.nice(-10)

@@ -110,11 +110,11 @@ class ProcessGroup:
                 stderr=subprocess.STDOUT if self._logs else None,
                 env=self._environment,
                 start_new_session=True,  # Ctrl-C is for us; we pass it on
-                preexec_fn=_prepare_child,
+                preexec_fn=prepare_child,
             )
 
 
-def _prepare_child() -> None:
+def prepare_child() -> None:
     """No node outlives a supervisor that was killed (Linux), and none is deaf to SIGINT.
 
     A shell makes what it starts in the background ignore SIGINT, and children inherit that.
