@@ -38,6 +38,7 @@ from jepa_robot_sim.recording import Recording
 RECOVERY_TIMEOUT = 15.0  # s
 FROZEN_PIXELS = 2.0  # that the hand must have moved before a frozen picture can be told
 ROGUE_PERIOD = 0.02  # s
+MANAGED = graph.AGENT[:-1]  # all but the configurator, whose status says how it stands
 REST = 1e-6  # rad between commands of an arm at rest
 
 
@@ -192,6 +193,8 @@ class FaultBench:
         process.wait()
         self._spin(0.0)
         self.client.diagnostics.pop(f"/{node}", None)
+        if node == "configurator":
+            self.client.status = {}
 
     def _stop(self, phase: str, duration: float) -> None:
         if phase == "ramping":
@@ -365,7 +368,7 @@ class FaultBench:
     def _is_back(self, name: str) -> bool:
         """A node that was killed says that it is at work; what it had said is forgotten."""
         said = self.client.message_of(name)
-        return bool(said) and (name == "safety" or said == "active")
+        return said == "active" if name in MANAGED else bool(said or self.client.status)
 
     def _call(self, name: str) -> None:
         future = self._services[name].call_async(Trigger.Request())

@@ -14,7 +14,7 @@ from jepa_robot import graph
 from jepa_robot.graph import NodeSpec, Settings
 
 GRACE = 5.0  # s from one signal to the next harder one
-RESPAWN_DELAY = 0.3  # s
+RESPAWN_DELAY = 0.1  # s
 PR_SET_PDEATHSIG = 1
 
 

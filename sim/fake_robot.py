@@ -36,7 +36,7 @@ from jepa_robot_sim.recording import Recorder
 
 STEP = 0.001  # s of the dynamics
 MOST_BEHIND = 0.2  # s that the dynamics catch up on
-COMMANDS = messages.ACKNOWLEDGEMENTS  # deep, so that no command goes unjudged
+COMMANDS = messages.EVERY_ONE  # deep, so that no command goes unjudged
 CLOCK_PERIOD = 0.004  # s
 
 

@@ -17,7 +17,7 @@ from jepa_robot.models import Bundle
 from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.client import AgentClient
-from jepa_robot.nodes.messages import ACKNOWLEDGEMENTS, SENSOR_IN
+from jepa_robot.nodes.messages import EVERY_ONE, SENSOR_IN
 
 HOPS = ("image", "state", "action", "command_echo")
 
@@ -71,10 +71,10 @@ class Recorder:
             ("action", self._on_action),
             ("plan", self._on_plan),
         ):
-            client.listen(Image, topic, callback, ACKNOWLEDGEMENTS)
-        client.listen(JointTrajectory, "command_echo", self._on_echo, ACKNOWLEDGEMENTS)
+            client.listen(Image, topic, callback, EVERY_ONE)
+        client.listen(JointTrajectory, "command_echo", self._on_echo, EVERY_ONE)
         client.listen(JointState, "joint_states", self._on_joint_states, SENSOR_IN)
-        client.listen(String, "simulator/ground_truth", self._on_truth, ACKNOWLEDGEMENTS)
+        client.listen(String, "simulator/ground_truth", self._on_truth, EVERY_ONE)
 
     def wait_for_hand(self) -> np.ndarray:
         """The true hand position ``[3]`` (m), once the simulator has told it."""

@@ -11,7 +11,7 @@ from std_msgs.msg import String
 
 from jepa_robot.models import Bundle
 from jepa_robot.modules.configurator import Configuration
-from jepa_robot.nodes.messages import ACKNOWLEDGEMENTS, LATCHED
+from jepa_robot.nodes.messages import LATCHED
 from jepa_robot.nodes.runtime import Diagnostics
 from jepa_robot.robot.contract import RobotContract, load_contract
 
@@ -106,7 +106,7 @@ class AgentNode(LifecycleNode):
             self.bundle.check_fits(self.contract)
             self.setup()
             if self.takes_configurations:
-                self._ack = self.publisher(String, "configuration_ack", ACKNOWLEDGEMENTS)
+                self._ack = self.publisher(String, "configuration_ack", LATCHED)
                 subscription = self.create_subscription(
                     String, "configuration", self.guarded(self._on_configuration), LATCHED
                 )

@@ -30,14 +30,14 @@ from jepa_robot.modules.configurator import (
 )
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.base import AgentNode
-from jepa_robot.nodes.messages import ACKNOWLEDGEMENTS, DATA, LATCHED
+from jepa_robot.nodes.messages import DATA, KEPT_ACKNOWLEDGEMENTS, LATCHED
 from jepa_robot.nodes.resumption import Resumption
 from jepa_robot.nodes.runtime import BESIDE, STEADY, main
 
 SUPERVISION_PERIOD = 0.05  # s
-POLL_PERIOD = 0.5  # s between two looks at a node that is as it should be
+POLL_PERIOD = 0.3  # s between two looks at a node that is as it should be
 RETRY_PERIOD = 2.0  # s before a transition that failed is tried again
-ANSWER_TIMEOUT = 0.5  # s, then it is asked again: a process that died never answers
+ANSWER_TIMEOUT = 0.25  # s, then it is asked again: a process that died never answers
 SILENCE_TIMEOUT = 2.0  # s without an answer, after which a node counts as not answering
 TRANSITION_TIMEOUT = 30.0  # s: loading a bundle for the first time takes a while
 NEXT = {
@@ -137,7 +137,7 @@ class ConfiguratorNode(AgentNode):
         self._resumption = Resumption(self.contract.name, self.get_namespace())
 
     def connect(self) -> None:
-        self.subscribe(String, "configuration_ack", self._on_ack, ACKNOWLEDGEMENTS)
+        self.subscribe(String, "configuration_ack", self._on_ack, KEPT_ACKNOWLEDGEMENTS)
         for message_type, topic, read in (
             (String, "task", lambda message: load_task(message.data)),
             (PoseStamped, "goal_pose", self._with_goal_pose),

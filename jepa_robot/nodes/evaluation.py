@@ -48,7 +48,7 @@ class RosRunner:
         self._answered: dict[int, float] = {}
         self._seen: dict[int, float] = {}
         self._baseline: BaselinePolicy | None = None
-        many = messages.ACKNOWLEDGEMENTS
+        many = messages.EVERY_ONE
         client.listen(Image, "action", self._on_action, many)
         client.listen(JointTrajectory, "command_echo", self._on_echo, many)
         client.listen(String, "simulator/ground_truth", self._on_truth, many)

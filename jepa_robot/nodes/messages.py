@@ -35,7 +35,12 @@ LATCHED = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
-ACKNOWLEDGEMENTS = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+EVERY_ONE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+KEPT_ACKNOWLEDGEMENTS = QoSProfile(  # of all modules, also those that came before the configurator
+    depth=50,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
 
 
 class InvalidMessage(ValueError):

@@ -12,7 +12,7 @@ from std_msgs.msg import String
 from jepa_robot.cli.evaluate import run_evaluation
 from jepa_robot.models import Bundle
 from jepa_robot.nodes import messages
-from jepa_robot.nodes.messages import ACKNOWLEDGEMENTS, LATCHED
+from jepa_robot.nodes.messages import EVERY_ONE, LATCHED
 
 GOAL = (0.5, 0.1, 0.3)
 
@@ -21,7 +21,7 @@ def stamps_of(client, topic):
     """The stamps that arrive on a topic, in a list that grows."""
     stamps = []
     client.listen(
-        Image, topic, lambda m: stamps.append(messages.from_time(m.header.stamp)), ACKNOWLEDGEMENTS
+        Image, topic, lambda m: stamps.append(messages.from_time(m.header.stamp)), EVERY_ONE
     )
     return stamps
 
@@ -192,7 +192,7 @@ def test_a_configuration_that_a_module_refuses_is_told(start, tiny):
         client.wait_until_ready()
         acks = []
         client.listen(
-            String, "configuration_ack", lambda m: acks.append(json.loads(m.data)), ACKNOWLEDGEMENTS
+            String, "configuration_ack", lambda m: acks.append(json.loads(m.data)), EVERY_ONE
         )
         rogue = client.node.create_publisher(String, "configuration", LATCHED)
         sections = {

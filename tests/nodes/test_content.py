@@ -12,7 +12,7 @@ from std_msgs.msg import String
 
 from jepa_robot import graph
 from jepa_robot.nodes import messages
-from jepa_robot.nodes.messages import ACKNOWLEDGEMENTS, DATA
+from jepa_robot.nodes.messages import DATA, EVERY_ONE
 
 NEAR, FAR = (0.40, -0.18, 0.15), (0.60, 0.18, 0.38)
 DURATION = 1.5  # s that a camera is broken
@@ -41,8 +41,8 @@ def test_the_arm_holds_while_a_camera_is_broken_and_goes_on_after(fake_robot, st
     settings = {"simulator": None, "composition": "single", "model": "reach_panda"}
     with start(**settings) as (client, _):
         holds, states = [], []
-        client.listen(DiagnosticArray, "hold", holds.append, ACKNOWLEDGEMENTS)
-        client.listen(Image, "state", lambda m: states.append(stamp_of(m)), ACKNOWLEDGEMENTS)
+        client.listen(DiagnosticArray, "hold", holds.append, EVERY_ONE)
+        client.listen(Image, "state", lambda m: states.append(stamp_of(m)), EVERY_ONE)
         faults = client.node.create_publisher(String, "fake_robot/fault", DATA)
         client.wait(lambda: faults.get_subscription_count() > 0, "the fake robot")
         client.wait_until_ready()
