@@ -205,8 +205,7 @@ class FakeRobotNode(Node):
     # What it is told.
 
     def _on_command(self, message, info: MessageInfo) -> None:
-        now = time.monotonic()
-        sent = now - (time.time_ns() - info["source_timestamp"]) / 1e9
+        now, sent = time.monotonic(), _sent_at(info)
         try:
             command = self._adapter.read(message)
         except ValueError as error:
@@ -237,13 +236,13 @@ class FakeRobotNode(Node):
                     self._senders[gid] = endpoint.node_name
         return self._recorder.sender(self._senders.get(gid, "unknown"))
 
-    def _on_echo(self, message: JointTrajectory) -> None:
+    def _on_echo(self, message: JointTrajectory, info: MessageInfo) -> None:
         if not self._is_recording:
             return
         stamp, point = messages.from_time(message.header.stamp), message.points[0]
         rows = np.array([point.positions, point.velocities, point.accelerations])
         self._recorder.add(
-            echo_time=time.monotonic(),
+            echo_time=_sent_at(info),
             echo_stamp=stamp,
             echo_tick=stamp + messages.from_time(point.time_from_start),
             echo=rows[:, : len(self.contract.joints)],  # a gripper's come behind
@@ -288,6 +287,11 @@ class ControllerNode(Node):
             self.declare_parameter("command_interfaces", ["position"])
         else:
             self.declare_parameter("interface_name", controller.type.removeprefix("forward_"))
+
+
+def _sent_at(info: MessageInfo) -> float:
+    """When a message was sent, by DDS, in s on the steady clock: how we are busy does not count."""
+    return time.monotonic() - (time.time_ns() - info["source_timestamp"]) / 1e9
 
 
 def run() -> None:

@@ -141,7 +141,7 @@ class Judge:
         A tick that was late by almost the silence may still make up for it.
         """
         off = np.abs(commands[begin] - commands[begin - 1])
-        is_short = times[begin] - times[begin - 1] <= SILENCE * self._period + JITTER
+        is_short = times[begin] - times[begin - 1] <= SILENCE * self._period + 2 * JITTER
         periods = SILENCE if is_short else 2
         most = periods * self._period * self._contract.limits("velocity") * (1 + TOLERANCE)
         if (off <= most).all() or self._is_anchor(times[begin], commands[begin], recording):

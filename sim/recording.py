@@ -13,7 +13,7 @@ ARRAYS = (
     "command_sender",  # [n] index into senders
     "command_number",  # [n] the sender's count of its commands: some may have been lost
     "command",  # [n, J] rad
-    "echo_time",  # [k] s, when it arrived
+    "echo_time",  # [k] s, when it was sent, by DDS
     "echo_stamp",  # [k] ns of the observation that it answers, 0 while the arm is held
     "echo_tick",  # [k] ns on the safety stage's ROS clock
     "echo",  # [k, 3, J] positions, velocities, accelerations
