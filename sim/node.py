@@ -35,7 +35,7 @@ from jepa_robot_sim.in_process import begin_episode
 CLOCKS = ("realtime", "lockstep")
 MAX_BEHIND = 50  # physics steps that real time may catch up on; beyond that it lets them go
 RESEND_AFTER = 2.0  # s: a held world shows its last observation again to whoever came late
-REALTIME_PERIOD = 0.002  # s
+REALTIME_PERIOD = 0.004  # s
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from jepa_robot.learning.readout import train_goal_encoder, train_readout
 from jepa_robot.models import Bundle
 from jepa_robot.modules.configurator import load_task
 
-MINUTE = JEPAConfig(latent_size=8, horizon=4, iterations=400, batch=24)
+MINUTE = JEPAConfig(latent_size=8, horizon=4, iterations=600, batch=24)
 SHORT = DistillConfig(decisions=250, rounds=2, iterations=400)
 GOALS = 20
 LABELS = 500
