@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import signal
 import time
@@ -102,9 +103,12 @@ def make_executor(context: rclpy.Context | None = None) -> Executor:
     """
     try:
         from rclpy.experimental import EventsExecutor
-    except ImportError:  # ROS 2 Jazzy
+
+        return EventsExecutor(context=context)
+    except (ImportError, io.UnsupportedOperation):
+        # ROS 2 Jazzy has none; its fault handler needs a standard error that is a file, which
+        # notebooks do not have.
         return SingleThreadedExecutor(context=context)
-    return EventsExecutor(context=context)
 
 
 def spin(executor: Executor) -> None:
