@@ -13,6 +13,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -21,7 +22,6 @@ from trajectory_msgs.msg import JointTrajectory
 
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.messages import DATA, LATCHED
-from jepa_robot.nodes.runtime import make_executor
 from jepa_robot.robot.contract import RobotContract
 
 
@@ -48,7 +48,8 @@ class AgentClient:
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
         self.node = Node("agent_client", namespace=namespace, context=self._context)
-        self._executor = make_executor(self._context)
+        # Not the events executor: Ctrl-C, which is Python's here, makes it fail.
+        self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self.status: dict = {}
         self.safety_state: DiagnosticStatus | None = None

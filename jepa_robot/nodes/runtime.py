@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import io
 import os
 import signal
 import time
@@ -96,19 +95,17 @@ def main(
         spin(running)
 
 
-def make_executor(context: rclpy.Context | None = None) -> Executor:
+def make_executor() -> Executor:
     """One thread; driven by events where rclpy can, at half the processor time a message.
 
-    Not for nodes that ask who sent a message: the events executor (rclpy 9.1) fails on those.
+    Not for nodes that ask who sent a message, nor where Python takes SIGINT: the events executor
+    (rclpy 9.1) fails on both.
     """
     try:
         from rclpy.experimental import EventsExecutor
-
-        return EventsExecutor(context=context)
-    except (ImportError, io.UnsupportedOperation):
-        # ROS 2 Jazzy has none; its fault handler needs a standard error that is a file, which
-        # notebooks do not have.
-        return SingleThreadedExecutor(context=context)
+    except ImportError:  # ROS 2 Jazzy
+        return SingleThreadedExecutor()
+    return EventsExecutor()
 
 
 def spin(executor: Executor) -> None:
