@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.subscription import MessageInfo
 from rosgraph_msgs.msg import Clock
@@ -28,7 +27,7 @@ from jepa_robot.nodes import messages
 from jepa_robot.nodes.adapters import adapter
 from jepa_robot.nodes.adapters.base import JointCommand
 from jepa_robot.nodes.messages import COMMAND, DATA, LATCHED, SENSOR_OUT
-from jepa_robot.nodes.runtime import STEADY, Diagnostics, ros, spin
+from jepa_robot.nodes.runtime import STEADY, Diagnostics, ros, spin, with_info
 from jepa_robot.robot.contract import load_contract
 from jepa_robot_sim.arm import SimulatedArm
 from jepa_robot_sim.fake_faults import Faults
@@ -112,8 +111,8 @@ class FakeRobotNode(Node):
         description = publish(String, "/robot_description", LATCHED)
         description.publish(String(data=contract.urdf_path.read_text(encoding="utf-8")))
         kind, topic = self._adapter.message_type, contract.controller.topic
-        subscribe(kind, topic, self._on_command, COMMANDS)
-        subscribe(JointTrajectory, "command_echo", self._on_echo, COMMANDS)
+        subscribe(kind, topic, with_info(self._on_command), COMMANDS)
+        subscribe(JointTrajectory, "command_echo", with_info(self._on_echo), COMMANDS)
         subscribe(String, "~/fault", self._on_fault, DATA)
         self.create_service(Trigger, "~/begin", self._on_begin)
         self.create_service(Trigger, "~/end", self._on_end)
@@ -295,7 +294,7 @@ def _sent_at(info: MessageInfo) -> float:
 
 
 def run() -> None:
-    with ros(SingleThreadedExecutor) as executor:
+    with ros() as executor:
         robot = FakeRobotNode()
         executor.add_node(robot)
         if robot.contract.controller.node:

@@ -161,11 +161,12 @@ class SimulatorNode(Node):
 
     def _publish_images(self, stamp: int) -> None:
         images = self.arm.images()
-        for camera, image, (publisher, info) in zip(
+        for camera, image, (publisher, _) in zip(
             self.contract.cameras, images, self._images, strict=True
         ):
             publisher.publish(messages.image_message(image, camera, stamp))
-            info.publish(messages.camera_info_message(camera, stamp))
+        for camera, (_, publisher) in zip(self.contract.cameras, self._images, strict=True):
+            publisher.publish(messages.camera_info_message(camera, stamp))
         truth = {"stamp": stamp, "ee_position": self.arm.ee_position().tolist()}
         self._truth.publish(String(data=json.dumps(truth)))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
+from rclpy.subscription import MessageInfo
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
@@ -18,6 +19,8 @@ from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.client import AgentClient
 from jepa_robot.nodes.messages import EVERY_ONE, SENSOR_IN
+from jepa_robot.nodes.runtime import with_info
+from jepa_robot.robot.contract import Camera
 
 HOPS = ("image", "state", "action", "command_echo")
 
@@ -65,14 +68,15 @@ class Recorder:
         self.plans = 0  # that have come so far
         self._images: dict[str, np.ndarray] = {}
         for camera in client.contract.cameras:
-            client.listen(Image, camera.topic, partial(self._on_image, camera), SENSOR_IN)
+            callback = with_info(partial(self._on_image, camera))
+            client.listen(Image, camera.topic, callback, SENSOR_IN)
         for topic, callback in (
             ("state", self._on_state),
             ("action", self._on_action),
             ("plan", self._on_plan),
         ):
-            client.listen(Image, topic, callback, EVERY_ONE)
-        client.listen(JointTrajectory, "command_echo", self._on_echo, EVERY_ONE)
+            client.listen(Image, topic, with_info(callback), EVERY_ONE)
+        client.listen(JointTrajectory, "command_echo", with_info(self._on_echo), EVERY_ONE)
         client.listen(JointState, "joint_states", self._on_joint_states, SENSOR_IN)
         client.listen(String, "simulator/ground_truth", self._on_truth, EVERY_ONE)
 
@@ -94,32 +98,37 @@ class Recorder:
         self._ages.clear()
 
     def latencies(self) -> dict[str, np.ndarray]:
-        """Ages (ms) of the observation when each hop's message arrived here."""
+        """Ages (ms) of the observation when each hop's message arrived at this process.
+
+        As DDS saw it arrive: how long it then waited for us is our own slowness.
+        """
         return {hop: 1000 * np.array(list(self._ages[hop].values())) for hop in HOPS}
 
-    def _age(self, hop: str, stamp: int) -> None:
+    def _age(self, hop: str, message: Image | JointTrajectory, info: MessageInfo) -> None:
+        stamp = messages.from_time(message.header.stamp)
         if stamp:
-            self._ages[hop].setdefault(stamp, time.time() - stamp / 1e9)
+            self._ages[hop].setdefault(stamp, (info["received_timestamp"] - stamp) / 1e9)
 
-    def _on_image(self, camera, message: Image) -> None:
-        self._age("image", messages.from_time(message.header.stamp))
+    def _on_image(self, camera: Camera, message: Image, info: MessageInfo) -> None:
+        if camera == self.client.contract.cameras[-1]:  # nobody can begin with less than all
+            self._age("image", message, info)
         self._images[camera.name] = messages.read_image(message, camera)
 
     def _on_joint_states(self, message: JointState) -> None:
         self._joints = messages.read_joint_state(message, self.client.contract)[0]
 
-    def _on_state(self, message: Image) -> None:
+    def _on_state(self, message: Image, info: MessageInfo) -> None:
+        self._age("state", message, info)
         stamp = messages.from_time(message.header.stamp)
-        self._age("state", stamp)
         size = self._bundle.state_size
         self._state = (stamp, messages.read_tensor(message, "state", size))
 
-    def _on_action(self, message: Image) -> None:
-        self._age("action", messages.from_time(message.header.stamp))
+    def _on_action(self, message: Image, info: MessageInfo) -> None:
+        self._age("action", message, info)
         if self._run is not None:
             self._run.decisions += 1
 
-    def _on_plan(self, message: Image) -> None:
+    def _on_plan(self, message: Image, info: MessageInfo) -> None:
         self.plans += 1
         size = self._bundle.action_size
         plan = messages.read_tensor(message, "plan", size, rows=None)
@@ -128,8 +137,8 @@ class Recorder:
         states = self._model.rollout(self._state[1], plan[None])[0]
         self._plan = self._readout(latent=np.ascontiguousarray(self._bundle.latent(states)))
 
-    def _on_echo(self, message: JointTrajectory) -> None:
-        self._age("command_echo", messages.from_time(message.header.stamp))
+    def _on_echo(self, message: JointTrajectory, info: MessageInfo) -> None:
+        self._age("command_echo", message, info)
 
     def _on_truth(self, message: String) -> None:
         self._hand = np.array(json.loads(message.data)["ee_position"])

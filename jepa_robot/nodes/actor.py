@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.base import AgentNode
 from jepa_robot.nodes.messages import COMMAND
-from jepa_robot.nodes.runtime import BESIDE, main
+from jepa_robot.nodes.runtime import ANSWERING, BESIDE, main, schedule
 
 DEADLINE = 0.8  # of a time step: when an any-time planner has to answer, on real time
 DURATION_MEMORY = 0.9  # of the running mean of planning times
@@ -121,7 +120,7 @@ class ActorNode(AgentNode):
 
     def _plan_for_ever(self) -> None:
         task = None
-        os.nice(BESIDE)  # of this thread: on Linux the policy's and others' answers come first
+        schedule(niceness=BESIDE)  # the policy's and others' answers come first
         while True:
             with self._wake:
                 replans = self._replans_continuously and task is not None
@@ -195,7 +194,7 @@ class ActorNode(AgentNode):
 
 
 def run() -> None:
-    main(ActorNode)
+    main(ActorNode, realtime=ANSWERING)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.messages import DATA, LATCHED
+from jepa_robot.nodes.runtime import interrupts_wait
 from jepa_robot.robot.contract import RobotContract
 
 
@@ -48,7 +49,7 @@ class AgentClient:
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
         self.node = Node("agent_client", namespace=namespace, context=self._context)
-        # Not the events executor: Ctrl-C, which is Python's here, makes it fail.
+        # Not the events executor: it wants a standard error that is a file, which notebooks lack.
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self.status: dict = {}
@@ -86,7 +87,8 @@ class AgentClient:
 
     def spin(self, seconds: float = 0.02) -> None:
         """Let callbacks run for a moment."""
-        self._executor.spin_once(timeout_sec=seconds)
+        with interrupts_wait():
+            self._executor.spin_once(timeout_sec=seconds)
         self._watch()
 
     def wait(self, condition: Callable[[], Any], what: str, timeout: float = 30.0) -> Any:
@@ -224,7 +226,8 @@ class AgentClient:
 
     def act(self, action: np.ndarray, stamp: int, bundle: str) -> None:
         """Publish an action ``[1, A]`` in the actor's place."""
-        self._action.publish(messages.tensor_message(action, stamp, bundle))
+        with interrupts_wait():
+            self._action.publish(messages.tensor_message(action, stamp, bundle))
 
     def _on_status(self, message: String) -> None:
         self.status = json.loads(message.data)

@@ -251,13 +251,15 @@ def echo_message(
     """
     message = JointTrajectory()
     message.header.stamp = to_time(stamp)
-    joints = contract.gripper.joints if contract.gripper and gripper is not None else ()
-    message.joint_names = [*contract.joint_names, *joints]
-    unknown = [math.nan] * len(joints)
+    names, rows = contract.joint_names, (motion.positions, motion.velocities, motion.accelerations)
+    if contract.gripper and gripper is not None:
+        fingers = contract.gripper.joints
+        names = (*names, *fingers)
+        values = (gripper, math.nan, math.nan)
+        rows = [np.append(row, [value] * len(fingers)) for row, value in zip(rows, values)]
+    message.joint_names = list(names)
     point = JointTrajectoryPoint()
-    point.positions = doubles([*motion.positions, *[gripper] * len(joints)])
-    point.velocities = doubles([*motion.velocities, *unknown])
-    point.accelerations = doubles([*motion.accelerations, *unknown])
+    point.positions, point.velocities, point.accelerations = map(doubles, rows)
     point.time_from_start = to_duration(time_from_start)
     message.points = [point]
     return message

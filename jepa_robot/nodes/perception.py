@@ -14,7 +14,7 @@ from jepa_robot.modules.views import CameraWatch
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.base import AgentNode
 from jepa_robot.nodes.messages import DATA, SENSOR_IN
-from jepa_robot.nodes.runtime import main
+from jepa_robot.nodes.runtime import ANSWERING, main
 from jepa_robot.robot.contract import Camera
 
 KEPT_JOINT_STATES = 100
@@ -106,7 +106,7 @@ class PerceptionNode(AgentNode):
 
 
 def run() -> None:
-    main(PerceptionNode)
+    main(PerceptionNode, realtime=ANSWERING)
 
 
 if __name__ == "__main__":

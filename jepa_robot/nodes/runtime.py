@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import inspect
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import rclpy
@@ -15,11 +17,14 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.subscription import MessageInfo
 
 from jepa_robot.nodes.messages import status_message, to_time
 
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
-BESIDE = 5  # niceness of what works beside the way from image to command
+# On the way from image to command nobody waits for what works beside it, where the system lets us.
+SAFETY, ANSWERING = 50, 20  # real-time priorities; ros2_control's controller manager has 50
+BESIDE = 5  # niceness
 SPIN_PERIOD = 0.1  # s
 ERROR_SHOWN_FOR = 3.0  # s: how long diagnostics go on showing an error that came once
 
@@ -32,7 +37,7 @@ class Diagnostics:
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._level, self._text, self._since = DiagnosticStatus.OK, "starting", 0.0
         self._standing = (DiagnosticStatus.OK, "starting")
-        self.values: dict[str, Any] = {}
+        self.values: dict[str, Any] = {"scheduling": scheduling()}
         node.create_timer(1.0, self._every_second, clock=STEADY)
 
     def ok(self, text: str) -> None:
@@ -82,24 +87,54 @@ class Diagnostics:
         self._publisher.publish(message)
 
 
-def main(
-    *makers: Callable[[], Node],
-    executor: Callable[..., Executor] | None = None,
-    niceness: int = 0,
-) -> None:
-    """Run nodes in one process until it is told to end."""
-    os.nice(niceness)
-    with ros(executor or make_executor) as running:
+def main(*makers: Callable[[], Node], realtime: int = 0, niceness: int = 0) -> None:
+    """Run nodes in one process until it is told to end; the rest is as in :func:`schedule`."""
+    schedule(realtime, niceness)
+    with ros() as running:
         for make in makers:
             running.add_node(make())
         spin(running)
 
 
+def schedule(realtime: int = 0, niceness: int = 0) -> None:
+    """How this thread and those that it starts share the processor (on Linux).
+
+    Args:
+        realtime: priority under SCHED_FIFO, for which the user needs an ``rtprio`` limit; without
+            it, or at 0, the thread takes turns with all others.
+        niceness: that is added.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        policy = os.SCHED_FIFO if realtime else os.SCHED_OTHER
+        os.sched_setscheduler(0, policy, os.sched_param(realtime))
+    os.nice(niceness)
+
+
+def scheduling() -> str:
+    """How this thread is scheduled, in words."""
+    with contextlib.suppress(OSError, AttributeError):
+        if os.sched_getscheduler(0) == os.SCHED_FIFO:
+            return f"real-time, priority {os.sched_getparam(0).sched_priority}"
+    return f"niceness {os.nice(0)}"
+
+
+def with_info(callback: Callable[[Any, MessageInfo], None]) -> Callable:
+    """A subscription's callback that is told who sent a message and when, under any executor.
+
+    The events executor of rclpy 9.1 passes message and info as one tuple.
+    """
+
+    def take(*arguments: Any) -> None:
+        callback(*(arguments if len(arguments) == 2 else arguments[0]))
+
+    take.__signature__ = inspect.signature(lambda message, info: None)  # what rclpy goes by
+    return take
+
+
 def make_executor() -> Executor:
     """One thread; driven by events where rclpy can, at half the processor time a message.
 
-    Not for nodes that ask who sent a message, nor where Python takes SIGINT: the events executor
-    (rclpy 9.1) fails on both.
+    Not where Python takes SIGINT: the events executor (rclpy 9.1) fails on it.
     """
     try:
         from rclpy.experimental import EventsExecutor
@@ -115,8 +150,27 @@ def spin(executor: Executor) -> None:
         executor.spin_once(timeout_sec=SPIN_PERIOD)
 
 
-@contextmanager
-def ros(make: Callable[..., Executor] = make_executor) -> Iterator[Executor]:
+@contextlib.contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Ctrl-C takes effect at the end.
+
+    A KeyboardInterrupt in the middle of rclpy comes out as whatever error it led to there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python raises it in the main thread alone
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
+
+
+@contextlib.contextmanager
+def ros() -> Iterator[Executor]:
     """ROS and an executor, until SIGINT or SIGTERM ends what runs within, quietly.
 
     Ctrl-C under `ros2 launch` comes twice, from the terminal and from launch, and a
@@ -125,7 +179,7 @@ def ros(make: Callable[..., Executor] = make_executor) -> Iterator[Executor]:
     """
     signal.signal(signal.SIGINT, lambda *_: None)
     rclpy.init()
-    executor = make()
+    executor = make_executor()
     try:
         yield executor
     except ExternalShutdownException:

@@ -10,7 +10,6 @@ from collections import deque
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.subscription import MessageInfo
 from sensor_msgs.msg import Image, JointState
@@ -23,7 +22,7 @@ from jepa_robot.nodes.adapters import adapter, gripper
 from jepa_robot.nodes.latch import Latch, RobotIsTaken
 from jepa_robot.nodes.messages import COMMAND, DATA, LATCHED, SENSOR_IN
 from jepa_robot.nodes.rogues import RogueWatch
-from jepa_robot.nodes.runtime import STEADY, Diagnostics, main
+from jepa_robot.nodes.runtime import SAFETY, STEADY, Diagnostics, main, with_info
 from jepa_robot.robot.contract import load_contract
 from jepa_robot.robot.safety import (
     FOLLOWING,
@@ -106,8 +105,8 @@ class SafetyNode(LifecycleNode):
                 self._gripper = publish(gripper.message_type, contract.gripper.topic, COMMAND)
         subscriptions = [
             subscribe(JointState, "joint_states", self._on_joint_states, SENSOR_IN),
-            subscribe(Image, "action", self._on_action, COMMAND),
-            subscribe(Image, "plan", self._on_plan, COMMAND),
+            subscribe(Image, "action", with_info(self._on_action), COMMAND),
+            subscribe(Image, "plan", with_info(self._on_plan), COMMAND),
             subscribe(DiagnosticArray, "hold", self._on_hold, DATA),
             subscribe(Empty, "heartbeat", self._on_heartbeat, DATA),
         ]
@@ -317,7 +316,7 @@ class SafetyNode(LifecycleNode):
 
 
 def run() -> None:
-    main(SafetyNode, executor=SingleThreadedExecutor)
+    main(SafetyNode, realtime=SAFETY)
 
 
 if __name__ == "__main__":

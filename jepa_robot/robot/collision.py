@@ -44,7 +44,7 @@ class Clearance:
         )
         for shape in self._geometry.geometryObjects:
             _make_convex(shape)
-        self._model, self._data = kinematics.model, kinematics.model.createData()
+        self._model = kinematics.model
         self._links = [self._link(shape) for shape in self._geometry.geometryObjects]
         self._check_names()
         self._add_link_pairs()
@@ -52,6 +52,7 @@ class Clearance:
         self._add_obstacle_pairs()
         self._drop_touching(first_obstacle)
         self.pair_reach, self.hand_reach = self._reaches()
+        self._moves = self._moved_by()
 
     @property
     def size(self) -> int:
@@ -60,23 +61,17 @@ class Clearance:
 
     def distances(self, positions: np.ndarray) -> np.ndarray:
         """``[P]`` (m) at joint positions ``[J]`` (rad); below zero where bodies overlap."""
-        pinocchio.computeDistances(
-            self._model,
-            self._data,
-            self._geometry,
-            self._geometry_data,
-            self._kinematics.in_tree_order(positions),
-        )
+        self._place(positions)
+        pinocchio.computeDistances(self._geometry, self._geometry_data)
         return np.array([result.min_distance for result in self._geometry_data.distanceResults])
 
     def distances_of(self, pairs: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """``[K]`` (m) of some ``pairs`` ``[K]`` at joint positions ``[J]`` (rad)."""
-        model, geometry = self._model, self._geometry
-        joints = self._kinematics.in_tree_order(positions)
-        pinocchio.updateGeometryPlacements(model, self._data, geometry, self._geometry_data, joints)
+        self._place(positions)
+        geometry, data = self._geometry, self._geometry_data
         return np.array(
             [
-                pinocchio.computeDistance(geometry, self._geometry_data, pair).min_distance
+                pinocchio.computeDistance(geometry, data, pair).min_distance
                 for pair in pairs.tolist()
             ]
         )
@@ -84,27 +79,21 @@ class Clearance:
     def gradient(self, positions: np.ndarray, pair: int) -> np.ndarray:
         """``[J]`` (m/rad): how fast a pair's distance grows, where it was last asked for."""
         result = self._geometry_data.distanceResults[int(pair)]
-        points = result.getNearestPoint1(), result.getNearestPoint2()
-        normal = np.asarray(result.normal).ravel()
-        pinocchio.computeJointJacobians(
-            self._model, self._data, self._kinematics.in_tree_order(positions)
-        )
-        names = self._geometry.collisionPairs[int(pair)]
-        rows = []
-        for point, index in zip(points, (names.first, names.second), strict=True):
-            joint = self._geometry.geometryObjects[index].parentJoint
-            jacobian = pinocchio.getJointJacobian(
-                self._model, self._data, joint, pinocchio.LOCAL_WORLD_ALIGNED
-            )
-            x, y, z = np.asarray(point).ravel() - self._data.oMi[joint].translation
-            a, b, c = normal
-            lever = np.array([y * c - z * b, z * a - x * c, x * b - y * a])
-            rows.append(normal @ jacobian[:3] + lever @ jacobian[3:])
+        a, b, c = result.normal.ravel().tolist()
+        wrenches = []  # of a unit force along the normal at either body's nearest point
+        for point in (result.getNearestPoint1(), result.getNearestPoint2()):
+            x, y, z = point.ravel().tolist()
+            wrenches.append((a, b, c, y * c - z * b, z * a - x * c, x * b - y * a))
+        rows = (np.array(wrenches) @ self._kinematics.place(positions).J) * self._moves[pair]
         return self._kinematics.from_tree_order(rows[1] - rows[0])
 
     def is_obstacle(self, pair: int) -> bool:
         """Whether a pair is a link and an obstacle, not two links."""
         return pair >= self._first_obstacle
+
+    def _place(self, positions: np.ndarray) -> None:
+        data = self._kinematics.place(positions)
+        pinocchio.updateGeometryPlacements(self._model, data, self._geometry, self._geometry_data)
 
     def _link(self, shape: pinocchio.GeometryObject) -> str:
         return self._model.frames[shape.parentFrame].name
@@ -135,7 +124,7 @@ class Clearance:
                     self._geometry.addCollisionPair(pinocchio.CollisionPair(one, other))
 
     def _add_obstacle_pairs(self) -> None:
-        base = self._kinematics.base_placement()
+        base = self._kinematics.base_placement
         moving = [i for i, s in enumerate(self._geometry.geometryObjects) if s.parentJoint > 0]
         for obstacle in self._contract.safety.obstacles:
             lower, upper = np.array(obstacle.lower), np.array(obstacle.upper)
@@ -202,6 +191,15 @@ class Clearance:
             length += offsets[joint]
         shape = (len(rows), len(self._contract.joints))
         return np.array(rows).reshape(shape), self._kinematics.from_tree_order(hand[1:])
+
+    def _moved_by(self) -> np.ndarray:
+        """``[P, 2, J]``, in the order of the tree: 1 where a joint moves a pair's body."""
+        moves = np.zeros((self.size, 2, self._model.njoints - 1))
+        for row, pair in zip(moves, self._geometry.collisionPairs, strict=True):
+            for body, index in zip(row, (pair.first, pair.second), strict=True):
+                chain = self._chain(self._geometry.geometryObjects[index].parentJoint)
+                body[[joint - 1 for joint in chain]] = 1
+        return moves
 
     def _chain(self, joint: int) -> list[int]:
         """A joint and those before it, down to the base."""

@@ -35,32 +35,38 @@ class Kinematics:
         lock = [i for i in range(1, full.njoints) if full.names[i] not in keep]
         self.full_model, self.locked = full, (lock, positions)
         self.model = self._model = pinocchio.buildReducedModel(full, lock, positions)
-        self._data = self._model.createData()
-        self._base = self._model.getFrameId(contract.base_frame)
+        self._data, self._placed = self._model.createData(), b""
         self._ee = self._model.getFrameId(contract.ee_frame)
         # Pinocchio orders joints by the tree; the contract's order is ours everywhere else.
         tree = [self._model.names[i] for i in range(1, self._model.njoints)]
         self._to_tree = np.array([contract.joint_names.index(name) for name in tree])
         self._from_tree = np.argsort(self._to_tree)
-
-    def in_tree_order(self, positions: np.ndarray) -> np.ndarray:
-        """``[J]`` in the order of Pinocchio's model."""
-        return np.asarray(positions, float)[self._to_tree]
+        # Nothing that is driven comes before the base.
+        pinocchio.framesForwardKinematics(self._model, self._data, pinocchio.neutral(self._model))
+        self.base_placement = self._data.oMf[self._model.getFrameId(contract.base_frame)].copy()
+        self._to_base = self.base_placement.rotation.T.copy()
 
     def from_tree_order(self, values: np.ndarray) -> np.ndarray:
-        """``[J]`` in the contract's order."""
+        """``[J]`` in the contract's order, from the order of Pinocchio's model."""
         return np.asarray(values)[self._from_tree]
 
-    def base_placement(self) -> pinocchio.SE3:
-        """Where the base frame is in Pinocchio's world."""
-        pinocchio.framesForwardKinematics(self._model, self._data, pinocchio.neutral(self._model))
-        return self._data.oMf[self._base].copy()
+    def place(self, positions: np.ndarray) -> pinocchio.Data:
+        """Pinocchio's data with joint placements and Jacobians at joint positions ``[J]`` (rad).
+
+        Free of cost at the positions that were asked for last.
+        """
+        positions = np.asarray(positions, float)
+        key = positions.tobytes()
+        if key != self._placed:
+            pinocchio.computeJointJacobians(self._model, self._data, positions[self._to_tree])
+            self._placed = key
+        return self._data
 
     def pose(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """End-effector position ``[3]`` (m) and rotation ``[3, 3]`` in the base frame."""
-        pinocchio.forwardKinematics(self._model, self._data, self.in_tree_order(positions))
-        base = pinocchio.updateFramePlacement(self._model, self._data, self._base)
-        pose = base.actInv(pinocchio.updateFramePlacement(self._model, self._data, self._ee))
+        data = self.place(positions)
+        frame = pinocchio.updateFramePlacement(self._model, data, self._ee)
+        pose = self.base_placement.actInv(frame)
         return pose.translation.copy(), pose.rotation.copy()
 
     def position(self, positions: np.ndarray) -> np.ndarray:
@@ -72,16 +78,11 @@ class Kinematics:
 
     def jacobian(self, positions: np.ndarray) -> np.ndarray:
         """``[6, J]``: linear over angular, at the end effector, axes of the base frame."""
-        tree = pinocchio.computeFrameJacobian(
-            self._model,
-            self._data,
-            self.in_tree_order(positions),
-            self._ee,
-            pinocchio.LOCAL_WORLD_ALIGNED,
+        tree = pinocchio.getFrameJacobian(
+            self._model, self.place(positions), self._ee, pinocchio.LOCAL_WORLD_ALIGNED
         )
-        base = self._data.oMf[self._base].rotation.T
         rows = tree[:, self._from_tree]
-        return np.concatenate([base @ rows[:3], base @ rows[3:]])
+        return np.concatenate([self._to_base @ rows[:3], self._to_base @ rows[3:]])
 
 
 def _read_model(contract: RobotContract) -> pinocchio.Model:

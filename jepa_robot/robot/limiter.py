@@ -32,12 +32,17 @@ FACES = 6  # of the workspace
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What is near a command.
+    """Where a command puts the arm.
 
+    ``hand`` ``[3]`` (m), ``rotation`` ``[3, 3]`` and ``jacobian`` ``[6, J]`` are the end effector's
+    in the base frame.
     ``slack`` ``[FACES + P]`` (m): from the hand to the workspace's faces, and from each pair of
     bodies to its margin. ``near``: the nearest pairs, with their gap (m) and its gradient ``[J]``.
     """
 
+    hand: np.ndarray
+    rotation: np.ndarray
+    jacobian: np.ndarray
     slack: np.ndarray
     near: list[tuple[int, float, np.ndarray]]
 
@@ -70,6 +75,7 @@ class SafetyLimiter:
         self._home = np.array(contract.home)
         self._orientation = self.kinematics.pose(self._home)[1]
         self._box = tuple(np.array(corner) for corner in contract.workspace)
+        self._scale = contract.actions.scale
         self._is_twist = contract.actions.kind == "ee_twist"
         names = [channel.name for channel in contract.actions.channels]
         self._moves_gripper = GRIPPER_CHANNEL in names
@@ -122,7 +128,7 @@ class SafetyLimiter:
 
         For a controller that is commanded by the hand's motion and chooses the joints itself.
         """
-        jacobian = self.kinematics.jacobian(self.positions)
+        jacobian = self._around.jacobian
         drift = measured - self.positions
         drift = drift - np.linalg.pinv(jacobian, rcond=0.02) @ (jacobian @ drift)
         motion = JointMotion(
@@ -162,14 +168,14 @@ class SafetyLimiter:
     def _wanted_velocities(
         self, action: np.ndarray, period: float, active: list[str]
     ) -> np.ndarray:
-        clipped = np.clip(action, -1, 1)
-        if not np.array_equal(clipped, action):
+        clipped = np.minimum(np.maximum(action, -1), 1)
+        if (clipped != action).any():
             active.append("action")
         ramp = self.contract.safety.ramp
         self._ramp = min(1.0, self._ramp + (period / ramp if ramp else 1.0))
         if self._ramp < 1:
             active.append("ramp")
-        scaled = clipped * self.contract.actions.scale
+        scaled = clipped * self._scale
         if self._moves_gripper:
             self._move_gripper(scaled[-1], period)
             scaled = scaled[:-1]
@@ -184,8 +190,8 @@ class SafetyLimiter:
             active.append("velocity")
             wanted = wanted / ratio
         below, above = self._approach_velocity(period)
-        limited = np.clip(wanted, -below, above)
-        if not np.array_equal(limited, wanted):
+        limited = np.minimum(np.maximum(wanted, -below), above)
+        if (limited != wanted).any():
             active.append("position")
         return limited
 
@@ -204,28 +210,25 @@ class SafetyLimiter:
         """
         twist = np.zeros(6)
         twist[self._channels] = channels
-        position, rotation = self.kinematics.pose(self.positions)
-        lower, upper = self._box
-        linear = np.clip(
-            twist[:3],
-            np.minimum((lower - position) / APPROACH_TIME, 0),
-            np.maximum((upper - position) / APPROACH_TIME, 0),
-        )
-        if not np.array_equal(linear, twist[:3]):
+        around = self._around
+        least = np.minimum((self._box[0] - around.hand) / APPROACH_TIME, 0)
+        most = np.maximum((self._box[1] - around.hand) / APPROACH_TIME, 0)
+        linear = np.minimum(np.maximum(twist[:3], least), most)
+        if (linear != twist[:3]).any():
             active.append("workspace")
         twist[:3] = linear
         if self.contract.actions.keeps_orientation:
-            twist[3:] = ORIENTATION_GAIN * pinocchio.log3(self._orientation @ rotation.T)
-        jacobian = self.kinematics.jacobian(self.positions)
+            twist[3:] = ORIENTATION_GAIN * pinocchio.log3(self._orientation @ around.rotation.T)
+        jacobian = around.jacobian
         if self._is_positional:
             jacobian, twist = jacobian[:3], twist[:3]
-        left, values, right = np.linalg.svd(jacobian, full_matrices=False)
-        nearness = max(0.0, 1 - (values[-1] / NEAR_SINGULAR) ** 2)
+        squares, left = np.linalg.eigh(jacobian @ jacobian.T)  # of the singular values, ascending
+        nearness = max(0.0, 1 - max(squares[0], 0.0) / NEAR_SINGULAR**2)
         if nearness:
             active.append("singularity")
-        inverse = values / (values**2 + nearness * DAMPING**2)
+        damped = np.maximum(squares, 0) + nearness * DAMPING**2
         posture = POSTURE_GAIN * (self._home - self.positions)
-        return posture + right.T @ (inverse * (left.T @ (twist - jacobian @ posture)))
+        return posture + jacobian.T @ (left @ ((twist - jacobian @ posture) @ left / damped))
 
     def _slow_down_near_bodies(self, wanted: np.ndarray, active: list[str]) -> np.ndarray:
         """Bound the speed towards near bodies: a velocity damper (Faverjon, Tournassoud 1987)."""
@@ -240,15 +243,10 @@ class SafetyLimiter:
 
     def _approach_velocity(self, period: float) -> tuple[np.ndarray, np.ndarray]:
         """The speeds towards lower and upper limits from which each joint comes to rest gently."""
-        below = np.maximum(self.positions - self._lower, 0)
-        above = np.maximum(self._upper - self.positions, 0)
+        room = np.maximum((self.positions - self._lower, self._upper - self.positions), 0)
         step = self._deceleration * period
-        return tuple(
-            np.minimum(
-                np.sqrt(2 * self._deceleration * room + step**2 / 4) - step / 2, room / period
-            )
-            for room in (below, above)
-        )
+        gentle = np.sqrt(2 * self._deceleration * room + step**2 / 4) - step / 2
+        return tuple(np.minimum(gentle, room / period))
 
     # What is safe.
 
@@ -260,16 +258,17 @@ class SafetyLimiter:
         self.motion, self._stop, self._around = motion, stop, around
 
     def _look_around(self, positions: np.ndarray) -> Surroundings:
-        slack, safety = self._slack_at(positions, self._here), self.contract.safety
+        hand, rotation = self.kinematics.pose(positions)
+        jacobian = self.kinematics.jacobian(positions)
+        slack, safety = self._slack_at(positions, self._here, hand), self.contract.safety
         gaps = slack[FACES:]
         near = np.flatnonzero(gaps < safety.slow_distance - safety.margin)
-        return Surroundings(
-            slack,
-            [
-                (pair, gaps[pair], self._clearance.gradient(positions, pair))
-                for pair in near[np.argsort(gaps[near])][:NEAREST]
-            ],
-        )
+        if len(near) > 1:
+            near = near[np.argsort(gaps[near])][:NEAREST]
+        steepness = [
+            (pair, gaps[pair], self._clearance.gradient(positions, pair)) for pair in near.tolist()
+        ]
+        return Surroundings(hand, rotation, jacobian, slack, steepness)
 
     def _accept(self, motion: JointMotion, active: list[str]) -> bool:
         """Take a motion if the arm can stop from it within all limits."""
@@ -324,8 +323,11 @@ class SafetyLimiter:
             and self._is_clear_between(stop, middle, other, least, checks - 1)
         )
 
-    def _slack_at(self, positions: np.ndarray, distances: DistanceBounds) -> np.ndarray:
+    def _slack_at(
+        self, positions: np.ndarray, distances: DistanceBounds, hand: np.ndarray | None = None
+    ) -> np.ndarray:
         """``[FACES + P]`` (m): the hand to the workspace's faces, bodies to their margins."""
-        hand = self.kinematics.pose(positions)[0]
+        if hand is None:
+            hand = self.kinematics.pose(positions)[0]
         gaps = distances(positions) - self.contract.safety.margin
         return np.concatenate([hand - self._box[0], self._box[1] - hand, gaps])

@@ -69,10 +69,10 @@ class ProfileGenerator:
     ) -> Profile:
         given = self._input
         given.synchronization = synchronization
-        given.current_position = motion.positions
-        given.current_velocity = motion.velocities
-        given.current_acceleration = motion.accelerations
-        given.target_velocity = velocities
+        given.current_position = motion.positions.tolist()
+        given.current_velocity = motion.velocities.tolist()
+        given.current_acceleration = motion.accelerations.tolist()
+        given.target_velocity = velocities.tolist()
         trajectory = ruckig.Trajectory(given.degrees_of_freedom)
         result = self._otg.calculate(given, trajectory)
         if result not in (ruckig.Result.Working, ruckig.Result.Finished):

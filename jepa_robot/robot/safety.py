@@ -111,6 +111,8 @@ class SafetyStage:
         code, _, details = stopped.partition(": ")
         self._stop = (code, details) if stopped else None
         self._is_dry_run, self._is_lockstep = is_dry_run, is_lockstep
+        self._lower, self._upper = contract.limits("lower"), contract.limits("upper")
+        self._fastest_jump = JUMP_FACTOR * contract.limits("velocity")  # rad/s
         self._time_step = round(contract.rates.time_step * SECOND)
         self._period = 1 / contract.rates.safety
         watchdogs = contract.watchdogs
@@ -325,7 +327,7 @@ class SafetyStage:
         if self._measured is None:
             return
         passed = max(stamp - self._measured_at.time, 0) / SECOND
-        most = JUMP_FACTOR * self.contract.limits("velocity") * passed + JUMP_FLOOR
+        most = self._fastest_jump * passed + JUMP_FLOOR
         excess = np.abs(positions - self._measured) - most
         joint = int(np.argmax(excess))
         if excess[joint] <= 0:
@@ -377,9 +379,7 @@ class SafetyStage:
 
     def _outside_limits(self) -> str:
         positions = self.limiter.positions
-        below = self.contract.limits("lower") - positions
-        above = positions - self.contract.limits("upper")
-        beyond = np.maximum(below, above)
+        beyond = np.maximum(self._lower - positions, positions - self._upper)
         joint = int(np.argmax(beyond))
         if beyond[joint] <= OUTSIDE:
             return ""
