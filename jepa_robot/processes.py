@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from jepa_robot.graph import NodeSpec, Settings
 GRACE = 5.0  # s from one signal to the next harder one
 RESPAWN_DELAY = 0.1  # s
 PR_SET_PDEATHSIG = 1
+SHARED_MEMORY = Path("/dev/shm")
+NEW = 5.0  # s: locks younger than this may not be held yet
 
 
 class ProcessGroup:
@@ -69,6 +72,8 @@ class ProcessGroup:
                     + (", starting it again" if spec.respawn else "")
                 )
                 self._respawn_at[name] = now + RESPAWN_DELAY if spec.respawn else float("inf")
+        if told:
+            free_shared_memory()
         for name, due in list(self._respawn_at.items()):
             if now >= due:
                 del self._respawn_at[name]
@@ -97,6 +102,7 @@ class ProcessGroup:
             for process in alive:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(max(deadline - time.monotonic(), 0.01))
+        free_shared_memory()
 
     def _start(self, spec: NodeSpec) -> None:
         output = subprocess.DEVNULL
@@ -112,6 +118,19 @@ class ProcessGroup:
                 start_new_session=True,  # Ctrl-C is for us; we pass it on
                 preexec_fn=prepare_child,
             )
+
+
+def free_shared_memory() -> None:
+    """Remove what killed processes left of Fast DDS's shared memory, 20 MB and more a process.
+
+    A segment's owner holds the lock of the file beside it for as long as it lives.
+    """
+    for lock in SHARED_MEMORY.glob(f"fastdds_{'[0-9a-f]' * 16}_el"):
+        with contextlib.suppress(OSError), lock.open() as file:
+            if time.time() - lock.stat().st_mtime > NEW:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock.with_name(lock.name.removesuffix("_el")).unlink(missing_ok=True)
+                lock.unlink()
 
 
 def prepare_child() -> None:

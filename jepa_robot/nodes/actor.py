@@ -73,6 +73,10 @@ class ActorNode(AgentNode):
         self._join()
         return super().on_error(state)
 
+    def destroy_node(self) -> None:
+        self._join()
+        super().destroy_node()
+
     def parse(self, sections: dict) -> tuple[ActorConfig, CostConfig]:
         size = self.bundle.latent_size
         return (

@@ -188,8 +188,13 @@ def ros() -> Iterator[Executor]:
         if rclpy.ok():  # else it is only that the context ended in the middle of something
             raise
     finally:
-        for node in executor.get_nodes():
-            node.destroy_node()  # or its participant leaves shared memory behind
+        node = None
+        for node in list(executor.get_nodes()):
+            executor.remove_node(node)
+            node.destroy_node()
+        node = None
         executor.shutdown()
+        gc.unfreeze()
+        gc.collect()  # or participants that nobody ends leave shared memory behind
         rclpy.try_shutdown()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would end Python in its exit

@@ -1,6 +1,7 @@
 """The whole agent through ROS: it comes up, acts, switches modes, survives what happens to it."""
 
 import json
+import math
 import signal
 
 import numpy as np
@@ -9,6 +10,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
+from jepa_robot import processes
 from jepa_robot.cli.evaluate import run_evaluation
 from jepa_robot.models import Bundle
 from jepa_robot.nodes import messages
@@ -97,6 +99,31 @@ def test_a_killed_node_comes_back_and_the_task_goes_on(start, victim):
             lambda: client.safety_state.level == DiagnosticStatus.OK, "the arm to follow again"
         )
         client.wait(lambda: client.status["in_force"], "the configuration to be in force again")
+
+
+def segments():
+    return set(processes.SHARED_MEMORY.glob(f"fastdds_{'[0-9a-f]' * 16}"))
+
+
+@pytest.mark.parametrize("composition", ["processes", "single"])
+def test_nothing_stays_in_shared_memory(start, monkeypatch, composition):
+    monkeypatch.setattr(processes, "NEW", math.inf)  # clear up after nobody
+    before = segments()
+    with start(simulator="realtime", composition=composition) as (client, group):
+        client.wait_until_ready()
+        safety = group.processes["safety"]
+        safety.kill()
+        safety.wait()
+        client.wait(lambda: group.processes["safety"] is not safety, "another safety stage")
+        client.wait(lambda: client.status["in_force"], "the agent")
+    assert 0 < len(segments() - before) <= 2  # of the killed one
+    monkeypatch.setattr(processes, "NEW", -math.inf)
+    with start(simulator="realtime", composition=composition) as (client, group):
+        client.wait_until_ready()
+        processes.free_shared_memory()  # of the dead alone
+        client.set_goal_position(GOAL)
+        client.wait(lambda: client.safety_state.message == "following", "motion")
+    assert not segments() - before
 
 
 def test_a_stop_outlives_the_safety_process(start):
