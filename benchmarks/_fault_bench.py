@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -27,6 +26,7 @@ from jepa_robot.nodes import messages
 from jepa_robot.nodes.adapters import adapter
 from jepa_robot.nodes.client import AgentClient, AgentTimeout
 from jepa_robot.nodes.messages import COMMAND, DATA
+from jepa_robot.nodes.runtime import ANSWERING, SAFETY, schedule
 from jepa_robot.processes import ProcessGroup, prepare_child
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot.robot.geometry import project
@@ -385,5 +385,4 @@ class FaultBench:
 def _come_first() -> None:
     """A robot's controller is another computer, which has its processor to itself."""
     prepare_child()
-    with contextlib.suppress(PermissionError):
-        os.nice(-10)
+    schedule(realtime=(SAFETY + ANSWERING) // 2)

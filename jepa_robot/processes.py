@@ -17,7 +17,7 @@ from jepa_robot.graph import NodeSpec, Settings
 GRACE = 5.0  # s from one signal to the next harder one
 RESPAWN_DELAY = 0.1  # s
 PR_SET_PDEATHSIG = 1
-SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux has it
 NEW = 5.0  # s: locks younger than this may not be held yet
 
 

@@ -29,7 +29,7 @@ from jepa_robot.nodes.runtime import STEADY, Diagnostics, ros, spin
 from jepa_robot.robot.contract import load_contract
 from jepa_robot.robot.profile import JointMotion
 from jepa_robot.robot.tracking import tracking_velocities
-from jepa_robot_sim.arm import PHYSICS_RATE, SimulatedArm
+from jepa_robot_sim.arm import PHYSICS_RATE, STEP_NS, SimulatedArm
 from jepa_robot_sim.in_process import begin_episode
 
 CLOCKS = ("realtime", "lockstep")
@@ -195,10 +195,11 @@ class SimulatorNode(Node):
             self._begin += (due - MAX_BEHIND) / PHYSICS_RATE
             self.diagnostics.warn(f"{due * 2} ms behind the wall clock, expected to keep up")
             due = MAX_BEHIND
-        for _ in range(due):
+        now = self.get_clock().now().nanoseconds
+        for behind in reversed(range(due)):
             self.arm.step()
             if self.arm.steps % self.arm.every["joint_states"] == 0:
-                stamp = self.get_clock().now().nanoseconds
+                stamp = now - behind * STEP_NS  # when it was, not when we got there
                 self._publish_joint_states(stamp)
                 if self.arm.steps % self.arm.every["image"] == 0:
                     self._publish_images(stamp)

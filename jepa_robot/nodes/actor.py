@@ -16,7 +16,7 @@ from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.base import AgentNode
 from jepa_robot.nodes.messages import COMMAND
-from jepa_robot.nodes.runtime import ANSWERING, BESIDE, main, schedule
+from jepa_robot.nodes.runtime import ANSWERING, PLANNING, main, schedule
 
 DEADLINE = 0.8  # of a time step: when an any-time planner has to answer, on real time
 DURATION_MEMORY = 0.9  # of the running mean of planning times
@@ -124,7 +124,7 @@ class ActorNode(AgentNode):
 
     def _plan_for_ever(self) -> None:
         task = None
-        schedule(niceness=BESIDE)  # the policy's and others' answers come first
+        schedule(niceness=PLANNING)  # the policy's and others' answers come first
         while True:
             with self._wake:
                 replans = self._replans_continuously and task is not None

@@ -256,7 +256,9 @@ def echo_message(
         fingers = contract.gripper.joints
         names = (*names, *fingers)
         values = (gripper, math.nan, math.nan)
-        rows = [np.append(row, [value] * len(fingers)) for row, value in zip(rows, values)]
+        rows = [
+            np.append(row, [value] * len(fingers)) for row, value in zip(rows, values, strict=True)
+        ]
     message.joint_names = list(names)
     point = JointTrajectoryPoint()
     point.positions, point.velocities, point.accelerations = map(doubles, rows)

@@ -210,7 +210,11 @@ class SafetyNode(LifecycleNode):
 
     def _on_timer(self) -> None:
         self._tick_times.append(time.monotonic_ns())
-        self._tick()
+        try:
+            self._tick()
+        except Exception:
+            if self.context.ok():  # else a signal ended it in the middle
+                raise
 
     def _tick(self) -> None:
         begin = time.perf_counter()
