@@ -23,7 +23,7 @@ from jepa_robot.nodes.messages import status_message, to_time
 
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 # On the way from image to command nobody waits for what works beside it, where the system lets us.
-SAFETY, ANSWERING = 50, 20  # real-time priorities; ros2_control's controller manager has 50
+SAFETY, ANSWERING = 40, 20  # real-time priorities; below ros2_control's controllers, at 50
 BESIDE, PLANNING = 5, 10  # niceness; a node that starts comes before a plan, too
 SPIN_PERIOD = 0.1  # s
 ERROR_SHOWN_FOR = 3.0  # s: how long diagnostics go on showing an error that came once
