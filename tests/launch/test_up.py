@@ -37,7 +37,7 @@ def test_up_checks_the_robot_and_then_drives_it(robot, domain, tmp_path):
                 assert values["dry_run"] == "true"
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait()
+            process.wait(60)
     assert process.returncode == 0, log.read_text()
     assert "Nothing failed" in log.read_text()
 
