@@ -105,7 +105,8 @@ class Jogger:
         client.wait(lambda: not self._speeds.any(), "the arm to be commanded to rest", REST_TIMEOUT)
         self._spin(SETTLE)
         said = tuple(dict.fromkeys(self._said))
-        if FOLLOWING not in said and not is_interrupted:
+        is_stopped = client.safety_state.level == DiagnosticStatus.ERROR
+        if FOLLOWING not in said and not is_interrupted and not is_stopped:
             raise ValueError(
                 f"the arm did not follow, the safety stage said: {'; '.join(said) or 'nothing'} "
                 f"({client.complaints()})"
@@ -117,7 +118,7 @@ class Jogger:
             said,
             tuple(dict.fromkeys(self._limited)),
             is_interrupted,
-            client.safety_state.level == DiagnosticStatus.ERROR,
+            is_stopped,
         )
 
     def _has_safety(self) -> bool:
