@@ -23,7 +23,7 @@ import typer
 from _report import Report, Row
 
 from jepa_robot.cli.evaluate import own_domain, run_evaluation
-from jepa_robot.cli.recorder import Recorder
+from jepa_robot.cli.recorder import OURS, Recorder
 from jepa_robot.evaluation import InProcessRunner, sample_episodes
 from jepa_robot.graph import Settings
 from jepa_robot.models import Bundle
@@ -132,7 +132,8 @@ def latency(report: Report, bundle: str, seconds: float) -> None:
                     ("median", np.median(ages)),
                     ("p99", np.percentile(ages, 99)),
                 ):
-                    text = f"age at {hop}, {name}: mode {mode}"
+                    what = hop if hop == OURS else f"age at {hop}"
+                    text = f"{what}, {name}: mode {mode}"
                     report.add(Row(text, float(value), "ms", "", len(ages)))
             for name, text in (
                 ("compute_ms_p50", "an output, median"),

@@ -7,7 +7,14 @@ import csv
 from _report import RESULTS
 
 SUCCESS, DISTANCE = "reach within 3 cm: ", "final distance, median: "
-SHOWN = ("replanning", "from nothing", "memory", "safety stage", "age at image, median")
+SHOWN = (
+    "replanning",
+    "from nothing",
+    "memory",
+    "safety stage",
+    "age at image, median",
+    "image to command_echo",
+)
 
 
 def main() -> None:

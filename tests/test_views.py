@@ -136,24 +136,26 @@ def test_a_frozen_camera_is_told_once_the_hand_has_visibly_moved(contract, perce
         frozen = spoil(episode, lambda images, stopped=stopped: [images[0], stopped])
         told = judge(contract, perception, frozen)
         hand = project(camera, kinematics.position([o.positions for o in episode]))
-        moved = np.linalg.norm(hand[:, None] - hand[:2], axis=2)
+        steps = np.linalg.norm(np.diff(hand, axis=0), axis=1)
+        moved = np.linalg.norm(hand - hand[0], axis=1)
         assert not any("camera_side" in problems for problems in told)
         assert not any(told[:2])
-        for problems, pixels in zip(told[2:], moved[2:], strict=True):
-            if pixels.min() > 1:
+        for index in range(2, len(told)):
+            problems, pixels = told[index], moved[: index + 1]
+            if pixels.max() > 2 and steps[:index].max() < 1:  # it was between here and there, too
                 assert problems == {
                     "camera_front": "camera_front is frozen: the hand moves, its picture not"
                 }
                 told_of += 1
-            elif pixels.max() < 0.4:
+            elif pixels.max() < 0.5:
                 assert not problems
     assert told_of > EPISODES
 
 
-@pytest.mark.parametrize("wrong", [0, 1])
-def test_joints_that_were_wrong_once_do_not_make_a_resting_camera_frozen(contract, episodes, wrong):
+@pytest.mark.parametrize("wrong", [slice(0, 1), slice(1, 2), slice(0, 3), slice(2, 5)])
+def test_joints_that_were_wrong_do_not_make_a_resting_camera_frozen(contract, episodes, wrong):
     resting = episodes[-1][-REST // 2 :]
-    resting[wrong] = dataclasses.replace(resting[wrong], positions=resting[0].positions + 0.3)
+    resting[wrong] = [dataclasses.replace(o, positions=o.positions + 0.3) for o in resting[wrong]]
     watch = CameraWatch(contract)
     assert [watch.judge(o, {}) for o in resting] == [{}] * len(resting)
 

@@ -95,7 +95,9 @@ def _results(runs: dict[int, list], judge: Reach) -> Table:
 
 
 def _latencies(latencies: dict[int, dict[str, np.ndarray]]) -> Table:
-    table = Table(title="age of the observation on arrival here, median / p99, ms")
+    table = Table(
+        title="age of the observation in each message, and the agent's part: median / p99, ms"
+    )
     table.add_column("")
     for hop in next(iter(latencies.values())):
         table.add_column(hop, justify="right")

@@ -23,6 +23,8 @@ from jepa_robot.nodes.runtime import with_info
 from jepa_robot.robot.contract import Camera
 
 HOPS = ("image", "state", "action", "command_echo")
+OURS = "image to command_echo"  # without what simulator or camera need to show it
+SENT = "source_timestamp"  # as DDS has it: how busy we are does not count
 
 
 @dataclass
@@ -98,16 +100,19 @@ class Recorder:
         self._ages.clear()
 
     def latencies(self) -> dict[str, np.ndarray]:
-        """Ages (ms) of the observation when each hop's message arrived at this process.
+        """Ages (ms) of the observation when each hop's message was sent.
 
-        As DDS saw it arrive: how long it then waited for us is our own slowness.
+        Last, how long the agent took from a camera's image to the command that answers it.
         """
-        return {hop: 1000 * np.array(list(self._ages[hop].values())) for hop in HOPS}
+        images, echoes = self._ages["image"], self._ages["command_echo"]
+        took = [age - images[stamp] for stamp, age in echoes.items() if stamp in images]
+        ages = {hop: list(self._ages[hop].values()) for hop in HOPS}
+        return {hop: 1000 * np.array(values) for hop, values in (*ages.items(), (OURS, took))}
 
     def _age(self, hop: str, message: Image | JointTrajectory, info: MessageInfo) -> None:
         stamp = messages.from_time(message.header.stamp)
         if stamp:
-            self._ages[hop].setdefault(stamp, (info["received_timestamp"] - stamp) / 1e9)
+            self._ages[hop].setdefault(stamp, (info[SENT] - stamp) / 1e9)
 
     def _on_image(self, camera: Camera, message: Image, info: MessageInfo) -> None:
         if camera == self.client.contract.cameras[-1]:  # nobody can begin with less than all

@@ -20,6 +20,7 @@ from jepa_robot.robot.kinematics import Kinematics
 
 LIMIT = 1.0  # of a distance from the training pictures
 MOVED = 0.5  # pixels that the hand moves before a camera must show it
+PLACES = 3  # of the hand with the same picture that tell a frozen camera
 OUTLIERS = 1  # bad frames in a row that may be ones
 ONE_COLOUR, BLACK = 4.0, 32.0  # standard deviation and mean of a channel, of 255
 SAMPLED = 64  # rows that are enough to see whether a picture has any content
@@ -95,28 +96,27 @@ class FrozenWatch:
     """Whether a camera's picture stands still while the hand moves in it.
 
     Where nothing moves, one picture after another may well be the same to the bit. The hand must
-    have left both places that it had in the first two of them: joints may be wrong once, or a
-    moment off when the arm comes to rest, and an arm that rests shows the same picture for ever.
+    have been seen at three places with it: joints that are wrong for a while and then right again
+    make two, and an arm that rests shows the same picture for ever.
     """
 
     def __init__(self, camera: Camera) -> None:
         self._camera = camera
         self._size = np.array([camera.width, camera.height])
         self._image: np.ndarray | None = None
-        self._first: list[np.ndarray] = []  # the hand's pixels
+        self._places: list[np.ndarray] = []  # of the hand, in pixels, further apart than MOVED
 
     def look(self, image: np.ndarray, hand: np.ndarray) -> bool:
         """Judge the next picture ``[H, W, 3]``, taken with the hand at ``[3]`` (m, base frame)."""
         if self._image is None or not np.array_equal(image, self._image):
-            self._image, self._first = image, []
-        pixels = project(self._camera, hand)
-        if len(self._first) < 2:
-            self._first.append(pixels)
-            return False
-        places = np.array([*self._first, pixels])
+            self._image, self._places = image, []
+        place = project(self._camera, hand)
+        is_new = all(np.linalg.norm(place - other) > MOVED for other in self._places)
+        if is_new and len(self._places) < PLACES:
+            self._places.append(place)
+        places = np.array(self._places)
         is_in_view = np.all((places >= 0) & (places < self._size), axis=1).any()
-        moved = np.linalg.norm(pixels - self._first, axis=1)
-        return bool(is_in_view and moved.min() > MOVED)
+        return bool(is_in_view and len(places) == PLACES)
 
 
 def blank(image: np.ndarray) -> str:

@@ -71,7 +71,8 @@ class PerceptionNode(AgentNode):
             return
         if self.is_lockstep and self._joints[-1][0] < stamp:
             return  # the joint state of that very instant is on its way
-        nearest = min(self._joints, key=lambda entry: abs(entry[0] - stamp))
+        # Of those that are as near the latest, should the clock stand still.
+        nearest = min(reversed(self._joints), key=lambda entry: abs(entry[0] - stamp))
         images = [self._images[camera.name][1] for camera in self.contract.cameras]
         self._images.clear()
         if abs(nearest[0] - stamp) > self._joint_timeout:
