@@ -38,6 +38,7 @@ SUPERVISION_PERIOD = 0.05  # s
 POLL_PERIOD = 0.3  # s between two looks at a node that is as it should be
 RETRY_PERIOD = 2.0  # s before a transition that failed is tried again
 ANSWER_TIMEOUT = 0.25  # s, then it is asked again: a process that died never answers
+RENEWAL_PERIOD = 1.5  # s without an answer, after which it is asked through other clients
 SILENCE_TIMEOUT = 2.0  # s without an answer, after which a node counts as not answering
 TRANSITION_TIMEOUT = 30.0  # s: loading a bundle for the first time takes a while
 NEXT = {
@@ -51,17 +52,31 @@ class Supervised:
 
     def __init__(self, node: Node, name: str) -> None:
         self.name, self._node = name, node
-        self._get = node.create_client(GetState, f"{name}/get_state")
-        self._change = node.create_client(ChangeState, f"{name}/change_state")
+        self._create_clients()
         self._future = None
         self._is_changing = False
         self._deadline = self._next_look = self._answered_at = 0.0
+        self._renewed_at = time.monotonic()
         self.state = "not there"
         self.problem = ""
 
     @property
     def is_active(self) -> bool:
         return self.state == "active"
+
+    def _create_clients(self) -> None:
+        self._get = self._node.create_client(GetState, f"{self.name}/get_state")
+        self._change = self._node.create_client(ChangeState, f"{self.name}/change_state")
+
+    def _renew_clients(self, now: float) -> None:
+        """What DDS lost of its discovery is made up for when there is something new to discover.
+
+        Else a node that is back, and heard, goes unanswered for up to ten seconds now and then.
+        """
+        for client in (self._get, self._change):
+            self._node.destroy_client(client)
+        self._create_clients()
+        self._renewed_at = now
 
     def step(self, now: float) -> None:
         """Look after the node; never blocks."""
@@ -77,6 +92,8 @@ class Supervised:
             return
         if now < self._next_look:
             return
+        if now - max(self._answered_at, self._renewed_at) > RENEWAL_PERIOD:
+            self._renew_clients(now)
         if not self._get.service_is_ready():
             self.state = "not there"
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import inspect
+import math
 import os
 import signal
 import threading
@@ -24,8 +25,9 @@ from jepa_robot.nodes.messages import status_message, to_time
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 # On the way from image to command nobody waits for what works beside it, where the system lets us.
 SAFETY, ANSWERING = 40, 20  # real-time priorities; below ros2_control's controllers, at 50
-BESIDE, PLANNING = 5, 10  # niceness; a node that starts comes before a plan, too
+BESIDE, PLANNING = 5, 10  # niceness
 SPIN_PERIOD = 0.1  # s
+STARTING = 5.0  # s
 ERROR_SHOWN_FOR = 3.0  # s: how long diagnostics go on showing an error that came once
 
 
@@ -37,7 +39,7 @@ class Diagnostics:
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._level, self._text, self._since = DiagnosticStatus.OK, "starting", 0.0
         self._standing = (DiagnosticStatus.OK, "starting")
-        self.values: dict[str, Any] = {"scheduling": scheduling()}
+        self.values: dict[str, Any] = {}
         node.create_timer(1.0, self._every_second, clock=STEADY)
 
     def ok(self, text: str) -> None:
@@ -83,16 +85,23 @@ class Diagnostics:
         message = DiagnosticArray()
         message.header.stamp = to_time(time.time_ns())
         name = self._node.get_fully_qualified_name()
-        message.status = [status_message(name, self._level, self._text, self.values)]
+        values = {**self.values, "scheduling": scheduling()}
+        message.status = [status_message(name, self._level, self._text, values)]
         self._publisher.publish(message)
 
 
 def main(*makers: Callable[[], Node], realtime: int = 0, niceness: int = 0) -> None:
-    """Run nodes in one process until it is told to end; the rest is as in :func:`schedule`."""
-    schedule(realtime, niceness)
+    """Run nodes in one process until it is told to end.
+
+    What is ``realtime`` is so from the beginning, what is nice only once it has started: the agent
+    waits for a node that comes back. The rest is as in :func:`schedule`.
+    """
+    schedule(realtime)
     with ros() as running:
         for make in makers:
             running.add_node(make())
+        spin(running, STARTING)
+        schedule(realtime, niceness)
         spin(running)
 
 
@@ -143,10 +152,11 @@ def make_executor() -> Executor:
     return EventsExecutor()
 
 
-def spin(executor: Executor) -> None:
+def spin(executor: Executor, seconds: float = math.inf) -> None:
     """Run callbacks until shutdown. (The events executor's own ``spin`` dispatches nothing.)"""
     gc.freeze()  # what is there by now stays: the collector need not look at it again
-    while rclpy.ok():
+    until = time.monotonic() + seconds
+    while rclpy.ok() and time.monotonic() < until:
         executor.spin_once(timeout_sec=SPIN_PERIOD)
 
 
