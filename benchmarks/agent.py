@@ -132,7 +132,7 @@ def latency(report: Report, bundle: str, seconds: float) -> None:
                     ("median", np.median(ages)),
                     ("p99", np.percentile(ages, 99)),
                 ):
-                    what = hop if hop == OURS else f"age at {hop}"
+                    what = "image to command_echo" if hop == OURS else f"age at {hop}"
                     text = f"{what}, {name}: mode {mode}"
                     report.add(Row(text, float(value), "ms", "", len(ages)))
             for name, text in (

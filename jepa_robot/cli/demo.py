@@ -100,11 +100,11 @@ def _latencies(latencies: dict[int, dict[str, np.ndarray]]) -> Table:
     )
     table.add_column("")
     for hop in next(iter(latencies.values())):
-        table.add_column(hop, justify="right")
+        table.add_column(hop, justify="right", min_width=len(hop))
     for mode, hops in latencies.items():
         cells = [
-            f"{np.median(ages):.1f} / {np.percentile(ages, 99):.1f}" if len(ages) else "-"
+            f"{np.median(ages):.1f} / {np.percentile(ages, 99):.0f}" if len(ages) else "-"
             for ages in hops.values()
         ]
-        table.add_row(MODES[mode], *cells)
+        table.add_row(f"Mode-{mode}", *cells)
     return table

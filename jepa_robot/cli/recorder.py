@@ -23,7 +23,7 @@ from jepa_robot.nodes.runtime import with_info
 from jepa_robot.robot.contract import Camera
 
 HOPS = ("image", "state", "action", "command_echo")
-OURS = "image to command_echo"  # without what simulator or camera need to show it
+OURS = "agent"  # from image to command_echo, without what simulator or camera need to show it
 SENT = "source_timestamp"  # as DDS has it: how busy we are does not count
 
 
