@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -94,7 +96,11 @@ def _through_ros(
 def own_domain() -> None:
     """Give this process and its children a ROS domain of their own, on this machine only.
 
-    Lock-step's /clock is global in a domain; whoever sets ROS_DOMAIN_ID chooses it.
+    Lock-step's /clock is global in a domain; whoever sets ROS_DOMAIN_ID chooses it. ROS_HOME is new,
+    too: a stop that an earlier simulated robot latched is not for this one.
     """
+    if "ROS_HOME" not in os.environ:
+        os.environ["ROS_HOME"] = home = tempfile.mkdtemp(prefix="jepa_robot_ros_home_")
+        atexit.register(shutil.rmtree, home, ignore_errors=True)
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     os.environ.update(graph.environment(local_only=True))
