@@ -96,8 +96,8 @@ def _through_ros(
 def own_domain() -> None:
     """Give this process and its children a ROS domain of their own, on this machine only.
 
-    Lock-step's /clock is global in a domain; whoever sets ROS_DOMAIN_ID chooses it. ROS_HOME is new,
-    too: a stop that an earlier simulated robot latched is not for this one.
+    Lock-step's /clock is global in a domain; whoever sets ROS_DOMAIN_ID chooses it. ROS_HOME is
+    new, too: a stop that an earlier simulated robot latched is not for this one.
     """
     if "ROS_HOME" not in os.environ:
         os.environ["ROS_HOME"] = home = tempfile.mkdtemp(prefix="jepa_robot_ros_home_")
