@@ -132,7 +132,7 @@ def _graphs(
     perception = _Perception(agent).eval()  # export() restores the outermost mode
     state, *views = perception(images, proprioception)
     seen = ("state", "views") if views else ("state",)
-    latent = state[:, 2 * agent.shape.joints :].contiguous()
+    latent = state[:, agent.shape.proprioception :].contiguous()
     position = agent.readout(latent)
     return {
         "encoder": (perception, {"images": images, "proprioception": proprioception}, seen),
