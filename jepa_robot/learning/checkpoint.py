@@ -82,8 +82,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         content = torch.load(path, weights_only=True)
         if content["format"] != FORMAT:
             raise InvalidCheckpoint(f"{path}: format is {content['format']}, expected {FORMAT}")
-        shape = json.loads(content["shape"])
-        agent = Agent(AgentShape(**{**shape, "image_size": tuple(shape["image_size"])}))
+        agent = Agent(AgentShape.from_dict(json.loads(content["shape"])))
         agent.load_state_dict(content["weights"])
         samples = Samples(**content["samples"])
         record = json.loads(content["record"])

@@ -105,7 +105,7 @@ def sample_pairs(
     Half of the goals are a frame's latent, as a goal image gives it, and half what the goal encoder
     gives for the same place.
     """
-    latents = states[:, 2 * agent.shape.joints :]
+    latents = states[:, agent.shape.proprioception :]
     chosen = rng.integers(len(states), size=count)
     goals = np.empty((count, latents.shape[1]), np.float32)
     for index, state in enumerate(chosen):

@@ -12,6 +12,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from jepa_robot.learning.backbones import inline_backbones
 from jepa_robot.learning.checkpoint import Samples, load_checkpoint
 from jepa_robot.learning.dataset import check_interface
 from jepa_robot.learning.networks import Agent
@@ -132,7 +133,7 @@ def _graphs(
     perception = _Perception(agent).eval()  # export() restores the outermost mode
     state, *views = perception(images, proprioception)
     seen = ("state", "views") if views else ("state",)
-    latent = state[:, 2 * agent.shape.joints :].contiguous()
+    latent = state[:, agent.shape.proprioception :].contiguous()
     position = agent.readout(latent)
     return {
         "encoder": (perception, {"images": images, "proprioception": proprioception}, seen),
@@ -160,6 +161,7 @@ def _export(
             dynamo=False,
             external_data=False,
         )
+    inline_backbones(module, path)
 
 
 @torch.no_grad()

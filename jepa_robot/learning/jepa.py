@@ -23,6 +23,7 @@ from jepa_robot.energy import SIGReg, VICReg
 from jepa_robot.learning.dataset import Dataset
 from jepa_robot.learning.networks import Agent, AgentShape
 from jepa_robot.learning.optimize import Optimizer
+from jepa_robot.learning.predictors import PredictorConfig
 
 Progress = Callable[[int, int], None]
 REGULARIZERS = ("vicreg", "sigreg", "none")
@@ -154,10 +155,10 @@ def shape_of(data: Dataset, config: JEPAConfig) -> AgentShape:
     return AgentShape(
         cameras=data.images.shape[2],
         image_size=data.image_size,
-        joints=data.proprioception.shape[-1] // 2,
+        proprioception=data.proprioception.shape[-1],
         actions=data.actions.shape[-1],
         latent=config.latent_size,
-        width=config.width,
+        predictor=PredictorConfig(width=config.width),
     )
 
 
