@@ -23,13 +23,12 @@ from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot_sim.arm import SimulatedArm
 from jepa_robot_sim.in_process import InProcessRobot
-from jepa_robot_sim.tasks import Episode, Reach, oracle_action
+from jepa_robot_sim.tasks import TASKS, Episode, Reach, oracle_action
 
 BASELINES = ("random", "hold", "oracle")
 MODES = ("1", "2", *BASELINES)
 GOALS = ("image", "position")
 CONFIDENCE = 1.959964  # standard deviations that hold 95 % of a normal distribution
-TASKS = {Reach.name: Reach}
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ def judge_episode(
     """Judge by where the hand truly is at the end of the episode."""
     return EpisodeResult(
         distance=float(np.linalg.norm(ee_position - episode.goal)),
-        success=judge.is_success(ee_position, episode.goal),
+        success=judge.is_success({"hand_position": ee_position}, episode.goal),
         actions=np.array(actions, np.float32),
         decision_times=tuple(times),
     )

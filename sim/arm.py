@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pybullet
@@ -12,15 +14,16 @@ from jepa_robot.robot.contract import RobotContract
 from jepa_robot.robot.profile import JointMotion
 from jepa_robot.robot.tracking import tracking_velocities
 from jepa_robot_sim import urdf
+from jepa_robot_sim.bodies import SceneBodies
 from jepa_robot_sim.cameras import Renderer
+from jepa_robot_sim.episodes import Episode
 from jepa_robot_sim.quiet import quiet
+from jepa_robot_sim.scenes import ARM_COLOUR, HAND_COLOUR, Scene, Variation
 
 PHYSICS_RATE = 500  # Hz
 STEP_NS = 1_000_000_000 // PHYSICS_RATE
 GAINS = {"positionGain": 0.35, "velocityGain": 1.0}
-ARM_COLOUR = (0.20, 0.22, 0.26, 1)
-LINK_COLOUR = (0.85, 0.85, 0.82, 1)
-HAND_COLOUR = (0.10, 0.35, 0.95, 1)
+LINK_COLOUR = (0.85, 0.85, 0.82)
 OBSTACLE_COLOUR = (0.55, 0.50, 0.44, 1)
 FIXED_FORCE = 50  # N or Nm that holds a joint which is not driven
 
@@ -33,13 +36,20 @@ class SimulatedArm:
             starts where ``fixed_joints`` has its first joint.
         gui: open PyBullet's window.
         zoom: camera images this many times larger, for pictures meant for people.
+        scene: what else there is, which :meth:`arrange` puts in its place.
 
     Raises:
         InvalidContract: the URDF or a mesh is not there, or a rate of the contract does not divide
             the physics rate.
     """
 
-    def __init__(self, contract: RobotContract, gui: bool = False, zoom: int = 1) -> None:
+    def __init__(
+        self,
+        contract: RobotContract,
+        gui: bool = False,
+        zoom: int = 1,
+        scene: Scene | None = None,
+    ) -> None:
         self.contract = contract
         self.every = {name: _divide(contract, name) for name in ("image", "joint_states", "safety")}
         with quiet():
@@ -57,12 +67,18 @@ class SimulatedArm:
         self._gripper_start = fixed.get(gripper.joints[0], 0.0) if gripper else 0.0
         self._fixed = [(index[n], p) for n, p in fixed.items() if index[n] not in self._gripper]
         self._ee = index[contract.ee_frame]
-        self._paint()
+        self._scene = None if scene is None else SceneBodies(scene, self._client)
+        self._painted: Variation | None = None
+        self._paint(Variation())
         self._renderers = [Renderer(camera, self._client, zoom) for camera in contract.cameras]
         self._takes_velocities = contract.controller.type == "forward_velocity"
         self._coasts_until = math.inf  # physics steps, to the controller's timeout
         self.steps = 0
         self.reset(contract.home)
+        self._clean = None
+        if self._scene is not None:
+            self._scene.put_away()
+            self._clean = self._call("saveState")
 
     @property
     def time_ns(self) -> int:
@@ -89,6 +105,34 @@ class SimulatedArm:
             self.command_velocities(np.zeros(len(self._joints)))
         else:
             self.command(positions)
+
+    def arrange(self, episode: Episode, positions: Sequence[float] | None = None) -> None:
+        """Put the arm and the scene where an episode begins, looking as it says.
+
+        What comes then does not depend on what was before, to the bit.
+
+        Args:
+            episode: gives the scene, its looks, and the arm's start.
+            positions: of the joints ``[J]`` (rad), where not the episode's start.
+        """
+        if self._clean is not None:
+            self._scene.put_away()
+            self._call("stepSimulation")
+            self._call("restoreState", self._clean)  # contacts are forgotten
+            self._scene.place(episode.object_start, episode.wall, episode.variation)
+        self.reset(episode.start if positions is None else positions)
+        self._paint(episode.variation)
+        for renderer, shift in itertools.zip_longest(self._renderers, episode.variation.cameras):
+            renderer.vary(shift, episode.variation.light)
+
+    def show_goal(self, episode: Episode) -> None:
+        """Put the arm and the scene where an episode should end, looking as it says."""
+        end = replace(episode, object_start=episode.object_goal)
+        self.arrange(end, episode.goal_joints)
+
+    def object_position(self) -> np.ndarray | None:
+        """The true middle of the scene's object ``[3]`` (m) in the base frame, if it has one."""
+        return None if self._scene is None else self._scene.block_position()
 
     def follow(self, motion: JointMotion, measured: np.ndarray) -> None:
         """Command a motion as the contract's controller is commanded, without ROS.
@@ -164,6 +208,15 @@ class SimulatedArm:
         state = self._call("getLinkState", self._body, self._ee, computeForwardKinematics=1)
         return np.array(state[4])
 
+    def hand_boxes(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Lower and upper corners ``[3]`` (m, base frame) of the bodies that make up the hand."""
+        self._call("performCollisionDetection")
+        shapes = {shape[1] for shape in self._call("getVisualShapeData", self._body)}
+        return [
+            tuple(np.array(corner) for corner in self._call("getAABB", self._body, link))
+            for link in sorted(self._hand() & shapes)
+        ]
+
     def images(self) -> list[np.ndarray]:
         """One image a camera, in the contract's order: ``[H, W, 3]`` uint8."""
         return [renderer.render() for renderer in self._renderers]
@@ -192,13 +245,18 @@ class SimulatedArm:
                 basePosition=((lower + upper) / 2).tolist(),
             )
 
-    def _paint(self) -> None:
-        """Links in two colours, and the hand in one of its own."""
-        joints, hand = sorted(self._joints), self._hand()
+    def _paint(self, variation: Variation) -> None:
+        """Links in two colours, or all dark where an object must stand out; the hand in its own."""
+        if variation == self._painted:
+            return
+        self._painted, joints, hand = variation, sorted(self._joints), self._hand()
+        colours = variation.colours or {}
+        dark, blue = colours.get("arm", ARM_COLOUR), colours.get("hand", HAND_COLOUR)
+        light = LINK_COLOUR if self.object_position() is None else dark
         for link in range(-1, self._call("getNumJoints", self._body)):
-            colour = ARM_COLOUR if link in joints[::2] else LINK_COLOUR
-            colour = HAND_COLOUR if link in hand else colour
-            self._call("changeVisualShape", self._body, link, rgbaColor=colour)
+            colour = dark if link in joints[::2] else light
+            colour = blue if link in hand else colour
+            self._call("changeVisualShape", self._body, link, rgbaColor=[*colour, 1])
 
     def _hand(self) -> set[int]:
         """What is fixed to the last joint's link; that link itself where nothing can be seen."""

@@ -12,6 +12,8 @@ from jepa_robot.modules.perception import Observation
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot.robot.limiter import SafetyLimiter
 from jepa_robot_sim.arm import PHYSICS_RATE, SimulatedArm
+from jepa_robot_sim.episodes import Episode
+from jepa_robot_sim.scenes import Scene
 
 EPISODE_GRID = 50  # physics steps: episodes begin where images, joint states and ticks coincide
 
@@ -19,9 +21,11 @@ EPISODE_GRID = 50  # physics steps: episodes begin where images, joint states an
 class InProcessRobot:
     """A simulated arm that takes one normalised action a frame."""
 
-    def __init__(self, contract: RobotContract, gui: bool = False) -> None:
+    def __init__(
+        self, contract: RobotContract, gui: bool = False, scene: Scene | None = None
+    ) -> None:
         self.contract = contract
-        self.arm = SimulatedArm(contract, gui=gui)
+        self.arm = SimulatedArm(contract, gui=gui, scene=scene)
         self.limiter = SafetyLimiter(contract)
         self._last_tick = 0
         self._measured = np.array(contract.home)  # the joint states that a driver last published
@@ -29,6 +33,14 @@ class InProcessRobot:
     def reset(self, positions: np.ndarray) -> Observation:
         """Start an episode at rest at joint positions ``[J]`` (rad)."""
         begin_episode(self.arm, positions)
+        return self._begin()
+
+    def start(self, episode: Episode) -> Observation:
+        """Start an episode at rest with the arm, its scene and its looks as the episode says."""
+        begin_episode(self.arm, episode.start, episode)
+        return self._begin()
+
+    def _begin(self) -> Observation:
         self._measured = self.arm.joint_states()[0]
         gripper = self.arm.gripper_states()[0]
         self.limiter.reset(self._measured, np.mean(gripper) if len(gripper) else None)
@@ -60,7 +72,16 @@ class InProcessRobot:
         self.arm.close()
 
 
-def begin_episode(arm: SimulatedArm, positions: np.ndarray) -> None:
-    """Put the arm at rest at ``positions`` and move its clock on to the next episode start."""
-    arm.reset(positions)
+def begin_episode(arm: SimulatedArm, positions: np.ndarray, episode: Episode | None = None) -> None:
+    """Put the arm at rest at ``positions`` and move its clock on to the next episode start.
+
+    Args:
+        arm: the arm.
+        positions: of its joints ``[J]`` (rad).
+        episode: gives scene and looks; None leaves them as they are.
+    """
+    if episode is None:
+        arm.reset(positions)
+    else:
+        arm.arrange(episode, positions)
     arm.steps = (arm.steps // EPISODE_GRID + 1) * EPISODE_GRID

@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
-from jepa_robot.robot.contract import TWIST_CHANNELS, ActionChannel, Actions, RobotContract
-from jepa_robot.robot.limiter import SafetyLimiter
+from jepa_robot.robot.contract import RobotContract
+from jepa_robot_sim.episodes import HAND, Episode
+from jepa_robot_sim.exploration import Explorer, RandomExplorer, explore
+from jepa_robot_sim.placing import MARGIN, Placer, hand_shape
+from jepa_robot_sim.pushing import Push
+from jepa_robot_sim.scenes import Randomisation, Scene, bare_scene, place_distractors
+from jepa_robot_sim.scripts import Hand
 
-MARGIN = 0.03  # m: starts and goals keep this far from the workspace's faces
-LINEAR_CHANNELS = TWIST_CHANNELS[:3]
-LINEAR_SCALE = 0.25  # m/s, to find joints for places with, where the contract has none
 
+class Task(Protocol):
+    """What an arm is to do in a scene.
 
-@dataclass(frozen=True)
-class Episode:
-    """One trial: joint positions at the start, and the hand position to reach (m)."""
+    Attributes:
+        name: as in ``TASKS``.
+        steps: of an episode, in control periods.
+        success_distance: m, at the end of the episode, of the label ``goal_label`` to the goal.
+        scene: what there is beside the arm; None for nothing.
+    """
 
-    start: np.ndarray
-    goal: np.ndarray
-    goal_joints: np.ndarray
+    name: str
+    steps: int
+    success_distance: float
+    goal_label: str
+    scene: Scene | None
+
+    def sample(self, rng: np.random.Generator) -> Episode:
+        """An episode."""
+        ...
+
+    def explore(self, rng: np.random.Generator, steps: int) -> Explorer:
+        """How to collect data in an episode of so many steps; depends on ``rng`` alone."""
+        ...
+
+    def is_success(self, labels: dict[str, np.ndarray], goal: np.ndarray) -> bool:
+        """Whether an episode that ends like this succeeded."""
+        ...
+
+    def oracle(self, labels: dict[str, np.ndarray], episode: Episode) -> np.ndarray:
+        """The privileged baseline, which sees the true labels: an action ``[A]`` in [-1, 1]."""
+        ...
+
+    def blind(self, labels: dict[str, np.ndarray], episode: Episode) -> np.ndarray:
+        """The baseline that knows of no object: the hand straight to the goal. ``[A]``."""
+        ...
 
 
 class Reach:
@@ -33,22 +62,34 @@ class Reach:
     steps = 25
     distance = (0.20, 0.30)
     success_distance = 0.03  # m, at the end of the episode
+    goal_label = HAND
 
-    def __init__(self, contract: RobotContract) -> None:
+    def __init__(
+        self, contract: RobotContract, randomisation: Randomisation = Randomisation()
+    ) -> None:
+        self.contract, self.randomisation = contract, randomisation
         self.lower, self.upper = (np.array(corner) for corner in contract.workspace)
         diagonal = np.linalg.norm(self.upper - self.lower - 2 * MARGIN)
         share = min(1.0, 0.5 * diagonal / self.distance[1])
         self.distance = tuple(share * distance for distance in self.distance)
-        actions = _linear_actions(contract)
-        self.keeps_orientation = actions.keeps_orientation
-        self._limiter = SafetyLimiter(replace(contract, actions=actions))
-        self._home = contract.home
+        self._placer = Placer(contract)
+        self.scene = None
+        if randomisation.distractors:
+            self.scene = bare_scene(contract, hand_shape(contract).depth, randomisation.distractors)
+
+    @property
+    def keeps_orientation(self) -> bool:
+        """Whether the hand stays as it is at home."""
+        return self._placer.keeps_orientation
 
     def sample(self, rng: np.random.Generator) -> Episode:
         """A start and a goal, uniform in the workspace at the task's distance."""
         start = self.sample_position(rng)
         goal = self.sample_from(start, rng)
-        return Episode(self.joints_at(start), goal, self.joints_at(goal))
+        variation = self.randomisation.sample(rng, len(self.contract.cameras))
+        if self.scene is not None:
+            variation = place_distractors(variation, self.scene, self.contract, rng, (start, goal))
+        return Episode(self.joints_at(start), goal, self.joints_at(goal), variation=variation)
 
     def sample_from(self, start: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A goal at the task's distance from ``start`` (m)."""
@@ -62,18 +103,42 @@ class Reach:
 
     def joints_at(self, position: np.ndarray) -> np.ndarray:
         """Joint positions ``[J]`` (rad) that put the hand at ``position`` (m), from home."""
-        limiter = self._limiter
-        limiter.reset(self._home)
-        scale = limiter.contract.actions.scale
-        for _ in range(400):
-            error = position - limiter.kinematics.pose(limiter.positions)[0]
-            if np.linalg.norm(error) < 2e-3:
-                break
-            limiter.step(0.01, np.clip(error / (0.1 * scale), -1, 1))
-        return limiter.positions.copy()
+        return self._placer.joints_at(position)
 
-    def is_success(self, ee_position: np.ndarray, goal: np.ndarray) -> bool:
-        return float(np.linalg.norm(ee_position - goal)) < self.success_distance
+    def explore(self, rng: np.random.Generator, steps: int) -> Explorer:
+        """Smooth noise from anywhere in the workspace."""
+        actions = explore(rng, steps, self.contract.actions.size)
+        start = self.sample_position(rng)
+        joints = self.joints_at(start)
+        variation = self.randomisation.sample(rng, len(self.contract.cameras))
+        if self.scene is not None:
+            variation = place_distractors(variation, self.scene, self.contract, rng, (start,))
+        return RandomExplorer(Episode(joints, start, joints, variation=variation), actions)
+
+    def is_success(self, labels: dict[str, np.ndarray], goal: np.ndarray) -> bool:
+        return float(np.linalg.norm(labels[HAND] - goal)) < self.success_distance
+
+    def oracle(self, labels: dict[str, np.ndarray], episode: Episode) -> np.ndarray:
+        """Straight to the goal."""
+        return oracle_action(self.contract, labels[HAND], episode.goal)
+
+    blind = oracle  # there is no object to be blind to
+
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Reach, Push)}
+
+
+def make_task(
+    name: str, contract: RobotContract, randomisation: Randomisation = Randomisation()
+) -> Task:
+    """A task for an arm.
+
+    Raises:
+        ValueError: there is no such task, or the arm cannot do it; says why.
+    """
+    if name not in TASKS:
+        raise ValueError(f"task is {name!r}, expected one of {list(TASKS)}")
+    return TASKS[name](contract, randomisation)
 
 
 def oracle_action(contract: RobotContract, ee_position: np.ndarray, goal: np.ndarray) -> np.ndarray:
@@ -82,23 +147,4 @@ def oracle_action(contract: RobotContract, ee_position: np.ndarray, goal: np.nda
     Raises:
         ValueError: the arm is not moved by the velocity of its hand.
     """
-    actions = contract.actions
-    if actions.kind != "ee_twist":
-        raise contract.invalid(
-            "actions.kind", f"actions.kind is {actions.kind!r}, expected ee_twist for the oracle"
-        )
-    wanted = (goal - ee_position) / (2 * contract.rates.time_step)
-    by_name = dict(zip(LINEAR_CHANNELS, wanted, strict=True))
-    channels = np.array([by_name.get(channel.name, 0.0) for channel in actions.channels])
-    return np.clip(channels / actions.scale, -1, 1).astype(np.float32)
-
-
-def _linear_actions(contract: RobotContract) -> Actions:
-    """Actions that move the hand along all three axes, and nothing else."""
-    actions = contract.actions
-    is_twist = actions.kind == "ee_twist"
-    scale = {c.name: c.scale for c in actions.channels} if is_twist else {}
-    turns = any(name in scale for name in TWIST_CHANNELS[3:])
-    keeps = actions.keeps_orientation or (len(contract.joints) >= 6 and (turns or not is_twist))
-    channels = [ActionChannel(n, "m/s", scale.get(n, LINEAR_SCALE)) for n in LINEAR_CHANNELS]
-    return Actions("ee_twist", tuple(channels), keeps)
+    return Hand(contract).straight(ee_position, goal)

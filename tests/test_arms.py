@@ -173,7 +173,7 @@ def test_the_oracle_reaches_a_goal(robot):
     simulated.reset(episode.start)
     for _ in range(task.steps):
         simulated.step(oracle_action(robot, simulated.arm.ee_position(), episode.goal))
-    assert task.is_success(simulated.arm.ee_position(), episode.goal)
+    assert task.is_success({"hand_position": simulated.arm.ee_position()}, episode.goal)
     simulated.close()
 
 

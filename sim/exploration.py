@@ -1,0 +1,86 @@
+"""How data is collected: smooth noise, and noisy scripts that make contact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from jepa_robot_sim.episodes import Episode
+
+AMPLITUDE = (0.15, 1.5)  # standard deviation of the actions, log-uniform over episodes
+CORRELATION = (0.6, 0.97)  # of an action with the next, uniform over episodes
+REST_SHARE = 0.15  # of the episodes: stop half-way and stay
+SCRIPT_NOISE = (0.05, 0.6)  # standard deviation of what is added to scripted actions, log-uniform
+
+
+class Explorer(Protocol):
+    """Acts in one episode of data collection."""
+
+    episode: Episode
+
+    def act(self, labels: dict[str, np.ndarray]) -> tuple[np.ndarray, bool]:
+        """The next action ``[A]`` in [-1, 1], and whether a script made it.
+
+        Args:
+            labels: of the frame that the action answers; only scripts look at them.
+        """
+        ...
+
+
+class RandomExplorer:
+    """Smooth noise, whatever is seen."""
+
+    def __init__(self, episode: Episode, actions: np.ndarray) -> None:
+        self.episode, self._actions = episode, iter(actions)
+
+    def act(self, labels: dict[str, np.ndarray]) -> tuple[np.ndarray, bool]:
+        return next(self._actions), False
+
+
+class ScriptedExplorer:
+    """A script with smooth noise on its actions.
+
+    Args:
+        episode: where it begins.
+        script: from labels to an action ``[A]``.
+        noise: ``[steps, A]``.
+    """
+
+    def __init__(
+        self,
+        episode: Episode,
+        script: Callable[[dict[str, np.ndarray]], np.ndarray],
+        noise: np.ndarray,
+    ) -> None:
+        self.episode, self._script, self._noise = episode, script, iter(noise)
+
+    def act(self, labels: dict[str, np.ndarray]) -> tuple[np.ndarray, bool]:
+        action = self._script(labels) + next(self._noise)
+        return np.clip(action, -1, 1).astype(np.float32), True
+
+
+def explore(rng: np.random.Generator, steps: int, size: int) -> np.ndarray:
+    """Exploratory actions ``[steps, size]`` in [-1, 1]: an AR(1) process, clipped."""
+    amplitude = math.exp(rng.uniform(*np.log(AMPLITUDE)))
+    noise = _smooth(rng, steps, size)
+    if rng.uniform() < REST_SHARE:
+        noise[steps // 2 :] = 0
+    return np.clip(amplitude * noise, -1, 1).astype(np.float32)
+
+
+def script_noise(rng: np.random.Generator, steps: int, size: int) -> np.ndarray:
+    """What is added to scripted actions: ``[steps, size]``."""
+    return math.exp(rng.uniform(*np.log(SCRIPT_NOISE))) * _smooth(rng, steps, size)
+
+
+def _smooth(rng: np.random.Generator, steps: int, size: int) -> np.ndarray:
+    """An AR(1) process of unit variance ``[steps, size]``."""
+    correlation = rng.uniform(*CORRELATION)
+    noise = rng.standard_normal((steps, size))
+    for step in range(1, steps):
+        fresh = math.sqrt(1 - correlation**2) * noise[step]
+        noise[step] = correlation * noise[step - 1] + fresh
+    return noise

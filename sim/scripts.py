@@ -1,0 +1,145 @@
+"""Scripted motions of the hand that see the true labels: for baselines and for exploration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jepa_robot.robot.contract import GRIPPER_CHANNEL, RobotContract
+from jepa_robot_sim.placing import LINEAR_CHANNELS, HandShape
+from jepa_robot_sim.scenes import Scene
+
+REACTION = 0.15  # s in which a script wants to be where it goes
+ORBIT = 1.0  # rad that the hand goes around the object before its target moves on
+ALIGNED = 0.3  # of the block's radius: how far off its line a push may be
+
+
+class Hand:
+    """Turns hand velocities into actions of a contract.
+
+    Raises:
+        InvalidContract: the arm is not moved by the velocity of its hand.
+    """
+
+    def __init__(self, contract: RobotContract) -> None:
+        actions = contract.actions
+        if actions.kind != "ee_twist":
+            raise contract.invalid(
+                "actions.kind",
+                f"actions.kind is {actions.kind!r}, expected ee_twist for scripted motion",
+            )
+        self.time_step = contract.rates.time_step
+        self.lower, self.upper = (np.array(corner) for corner in contract.workspace)
+        self._names = [channel.name for channel in actions.channels]
+        self._scale = actions.scale
+        scale = dict(zip(self._names, actions.scale, strict=True))
+        self.speed = min(scale.get(name, np.inf) for name in LINEAR_CHANNELS)
+
+    def action(self, velocity: np.ndarray, gripper: float = 0.0) -> np.ndarray:
+        """The action ``[A]`` for a velocity ``[3]`` (m/s); ``gripper`` is in [-1, 1]."""
+        by_name = dict(zip(LINEAR_CHANNELS, velocity, strict=True))
+        channels = np.array([by_name.get(name, 0.0) for name in self._names]) / self._scale
+        if self._names[-1] == GRIPPER_CHANNEL:
+            channels[-1] = gripper
+        return np.clip(channels, -1, 1).astype(np.float32)
+
+    def straight(self, hand: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """The action ``[A]`` that goes straight to a place ``[3]`` (m), channel by channel."""
+        return self.action((place - hand) / (2 * self.time_step))
+
+    def towards(self, hand: np.ndarray, place: np.ndarray, reaction: float) -> np.ndarray:
+        """The velocity ``[3]`` (m/s) that goes to a place, straight, in ``reaction`` s."""
+        velocity = (place - hand) / reaction
+        return velocity * min(1.0, self.speed / max(np.linalg.norm(velocity), 1e-9))
+
+
+@dataclass(frozen=True)
+class Pusher:
+    """Pushes a round block along the surface: goes behind it, then through it.
+
+    Attributes:
+        hand: of the arm.
+        shape: of the hand.
+        scene: where the block is.
+    """
+
+    hand: Hand
+    shape: HandShape
+    scene: Scene
+
+    @property
+    def height(self) -> float:
+        """Of the hand as it pushes (m)."""
+        return self.hand.lower[2] + 0.006 * self.scene.scale
+
+    @property
+    def safe_height(self) -> float:
+        """Of the hand as it passes over the block (m)."""
+        top = self.scene.surface + self.scene.block.height
+        return top + self.shape.depth + 0.012 * self.scene.scale
+
+    def standoff(self, direction: np.ndarray) -> float:
+        """From the middle of the block to the hand that touches it and pushes it there (m)."""
+        return self.scene.block.radius + self.shape.extent(direction)
+
+    def velocity(self, hand: np.ndarray, block: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        """Where the hand goes now ``[3]`` (m/s).
+
+        Args:
+            hand, block: where they are ``[3]`` (m).
+            goal: where the block should be ``[2]`` or ``[3]`` (m).
+        """
+        way = (goal - block[: len(goal)])[:2]
+        distance = np.linalg.norm(way)
+        scale = self.scene.scale
+        if distance < 0.006 * scale:
+            return np.zeros(3)
+        way = way / distance
+        from_block = (hand - block)[:2]
+        along, aside = from_block @ way, from_block @ [-way[1], way[0]]
+        standoff = self.standoff(way)
+        is_low = hand[2] < self.safe_height - 0.006 * scale
+        if is_low and along < -0.6 * standoff and abs(aside) < self._tolerance(along, standoff):
+            return self._push(hand, way, distance, along, aside, standoff)
+        gap = 0.012 * scale
+        behind = -way * (standoff + gap)
+        clear = self.scene.block.radius + self.shape.radius + gap
+        if is_low and np.linalg.norm(from_block) < clear + gap:
+            is_near_behind = along < 0 and abs(aside) < 0.6 * clear
+            if is_near_behind and -along > standoff + 0.4 * gap:
+                target = np.append(block[:2] + behind, self.height)
+            else:
+                target = np.append(self._around(block[:2], from_block, behind, clear), self.height)
+        elif is_low:
+            target = np.append(self._around(block[:2], from_block, behind, clear), self.height)
+        else:
+            target = np.append(block[:2] + behind, self.safe_height)
+            if np.linalg.norm(hand[:2] - target[:2]) < gap:
+                target[2] = self.height
+        target = np.clip(target, self.hand.lower + 0.002, self.hand.upper - 0.002)
+        return self.hand.towards(hand, target, REACTION)
+
+    def _tolerance(self, along: float, standoff: float) -> float:
+        """How far off its line the hand may be, so far behind the block (m)."""
+        return ALIGNED * self.scene.block.radius + 0.15 * max(-along - standoff, 0.0)
+
+    def _push(self, hand, way, distance, along, aside, standoff) -> np.ndarray:
+        """Along the way, slower towards its end, and back onto its line."""
+        left = distance + max(-along - standoff, 0.0)
+        speed = min(0.8 * self.hand.speed, left / 0.25)
+        across = np.array([-way[1], way[0]])
+        velocity = speed * way - across * aside / REACTION
+        return np.append(velocity, (self.height - hand[2]) / REACTION)
+
+    def _around(self, block, from_block, behind, clear) -> np.ndarray:
+        """The next place on the way around the block to behind it ``[2]`` (m)."""
+        now, end = (np.arctan2(v[1], v[0]) for v in (from_block, behind))
+        turn = (end - now + np.pi) % (2 * np.pi) - np.pi
+        if abs(turn) < 0.3:
+            return block + behind
+        now += np.clip(turn, -ORBIT, ORBIT)
+        radius = max(clear, np.linalg.norm(behind))
+        if abs(turn) > ORBIT:
+            radius /= np.cos(ORBIT / 2)  # the chord stays outside
+        return block + radius * np.array([np.cos(now), np.sin(now)])
