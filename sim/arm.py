@@ -18,7 +18,7 @@ from jepa_robot_sim.bodies import SceneBodies
 from jepa_robot_sim.cameras import Renderer
 from jepa_robot_sim.episodes import Episode
 from jepa_robot_sim.quiet import quiet
-from jepa_robot_sim.scenes import ARM_COLOUR, HAND_COLOUR, Scene, Variation
+from jepa_robot_sim.scenes import ARM_COLOUR, AS_IS, HAND_COLOUR, Scene, Variation
 
 PHYSICS_RATE = 500  # Hz
 STEP_NS = 1_000_000_000 // PHYSICS_RATE
@@ -69,7 +69,7 @@ class SimulatedArm:
         self._ee = index[contract.ee_frame]
         self._scene = None if scene is None else SceneBodies(scene, self._client)
         self._painted: Variation | None = None
-        self._paint(Variation())
+        self._paint(AS_IS)
         self._renderers = [Renderer(camera, self._client, zoom) for camera in contract.cameras]
         self._takes_velocities = contract.controller.type == "forward_velocity"
         self._coasts_until = math.inf  # physics steps, to the controller's timeout

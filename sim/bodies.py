@@ -6,6 +6,7 @@ import numpy as np
 import pybullet
 
 from jepa_robot_sim.scenes import (
+    AS_IS,
     BLOCK_COLOUR,
     DISTRACTOR_COLOURS,
     PLATE_COLOUR,
@@ -15,7 +16,7 @@ from jepa_robot_sim.scenes import (
     Variation,
 )
 
-FRICTION = 0.9  # a resting block stays, a pushed one stops
+FRICTION, OTHERS_FRICTION = 0.9, 0.5  # a resting block stays, a pushed one stops
 DAMPING = 2.0  # 1/s
 DISTRACTOR_MASS = 0.1  # kg
 AWAY = (0.0, 0.0, -5.0)  # m: where bodies wait that an episode does not use
@@ -50,7 +51,7 @@ class SceneBodies:
         self,
         block: np.ndarray | None,
         wall: np.ndarray | None = None,
-        variation: Variation = Variation(),
+        variation: Variation = AS_IS,
     ) -> None:
         """Put everything where an episode has it, at rest.
 
@@ -125,7 +126,7 @@ class SceneBodies:
             baseVisualShapeIndex=self._call("createVisualShape", rgbaColor=[*colour, 1], **visual),
             basePosition=AWAY,
         )
-        dynamics = {"lateralFriction": FRICTION if mass else 1.0}
+        dynamics = {"lateralFriction": FRICTION if mass else OTHERS_FRICTION}
         if mass:
             dynamics |= {"linearDamping": DAMPING, "angularDamping": DAMPING}
         self._call("changeDynamics", body, -1, **dynamics)

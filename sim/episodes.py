@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jepa_robot_sim.scenes import Variation
+from jepa_robot_sim.scenes import AS_IS, Variation
 
 HAND, OBJECT, GRIPPER = "hand_position", "object_position", "gripper_opening"  # labels
 ARRAYS = ("start", "goal", "goal_joints", "object_start", "object_goal", "wall")
@@ -34,7 +34,7 @@ class Episode:
     object_start: np.ndarray | None = None
     object_goal: np.ndarray | None = None
     wall: np.ndarray | None = None
-    variation: Variation = Variation()
+    variation: Variation = AS_IS
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, which :meth:`from_dict` reads to the bit."""

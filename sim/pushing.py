@@ -19,6 +19,7 @@ from jepa_robot_sim.placing import MARGIN, Placer, hand_shape
 from jepa_robot_sim.scenes import (
     BLOCK_HEIGHT,
     BLOCK_RADIUS,
+    NOMINAL,
     Block,
     Randomisation,
     Scene,
@@ -46,9 +47,7 @@ class TableTask:
     success_distance = 0.05  # m, at the end of the episode
     goal_label = OBJECT
 
-    def __init__(
-        self, contract: RobotContract, randomisation: Randomisation = Randomisation()
-    ) -> None:
+    def __init__(self, contract: RobotContract, randomisation: Randomisation = NOMINAL) -> None:
         self.contract, self.randomisation = contract, randomisation
         self.hand, self.shape = Hand(contract), hand_shape(contract)
         self.scene = self._scene()
@@ -133,9 +132,7 @@ class Push(TableTask):
 
     name = "push"
 
-    def __init__(
-        self, contract: RobotContract, randomisation: Randomisation = Randomisation()
-    ) -> None:
+    def __init__(self, contract: RobotContract, randomisation: Randomisation = NOMINAL) -> None:
         super().__init__(contract, randomisation)
         self.pusher = Pusher(self.hand, self.shape, self.scene)
 

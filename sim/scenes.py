@@ -17,7 +17,7 @@ from jepa_robot.robot.contract import RobotContract
 REFERENCE = 0.34  # m: the narrower side of the workspace that lengths were chosen for
 SMALLEST = 0.45  # of those lengths, however small the workspace is
 BLOCK_RADIUS, BLOCK_HEIGHT, BLOCK_MASS = 0.035, 0.055, 0.3  # m, m, kg
-GAP = 0.01  # m between the lowest that the hand goes and the surface
+GAP = 0.004  # m between the lowest that the hand goes and the surface
 PLATE_MARGIN = 0.12  # m that the plate is larger than the workspace
 MAX_DISTRACTORS = 6
 ARM_COLOUR = (0.20, 0.22, 0.26)
@@ -81,6 +81,9 @@ class Variation:
         return cls(**known)
 
 
+AS_IS = Variation()
+
+
 @dataclass(frozen=True)
 class Randomisation:
     """How much episodes vary, each from 0 (nominal) to 1.
@@ -127,7 +130,7 @@ class Randomisation:
         The generator is left as it is where nothing varies.
         """
         if self.is_off:
-            return Variation()
+            return AS_IS
         return Variation(
             colours=self._colours(rng) if self.colours else None,
             light=self._light(rng) if self.light else None,
@@ -162,6 +165,9 @@ class Randomisation:
     def _shift(self, rng: np.random.Generator) -> tuple[float, ...]:
         shift = rng.uniform(-1, 1, 6) * np.repeat([0.04, math.radians(3)], 3)
         return tuple(map(float, self.camera * shift))
+
+
+NOMINAL = Randomisation()
 
 
 @dataclass(frozen=True)
@@ -231,7 +237,7 @@ def surface_of(contract: RobotContract, depth: float) -> tuple[float, Box | None
         depth: how far the hand goes below ``ee_frame`` (m).
     """
     lower, upper = (np.array(corner) for corner in contract.workspace)
-    wanted = lower[2] - depth - GAP * scale_of(contract)
+    wanted = lower[2] - depth - GAP
     tables = [
         box.upper[2]
         for box in contract.safety.obstacles
@@ -244,9 +250,8 @@ def surface_of(contract: RobotContract, depth: float) -> tuple[float, Box | None
         return float(table), None
     margin = PLATE_MARGIN * scale_of(contract)
     bottom = wanted - 0.02 if table is None else table
-    return float(wanted), Box(
-        (*(lower[:2] - [margin * 0.8, margin]), bottom), (*(upper[:2] + margin), wanted)
-    )
+    near, far = lower[:2] - [0.8 * margin, margin], upper[:2] + margin
+    return float(wanted), Box(tuple(map(float, (*near, bottom))), tuple(map(float, (*far, wanted))))
 
 
 def bare_scene(contract: RobotContract, depth: float, distractors: int) -> Scene:

@@ -12,6 +12,7 @@ from jepa_robot_sim.scenes import Scene
 
 REACTION = 0.15  # s in which a script wants to be where it goes
 ORBIT = 1.0  # rad that the hand goes around the object before its target moves on
+BRAKING_ROOM = 0.045  # s: times the speed, how far above the lowest a fast hand stays
 ALIGNED = 0.3  # of the block's radius: how far off its line a push may be
 
 
@@ -70,8 +71,8 @@ class Pusher:
 
     @property
     def height(self) -> float:
-        """Of the hand as it pushes (m)."""
-        return self.hand.lower[2] + 0.006 * self.scene.scale
+        """Of the hand as it pushes (m): so high that it can brake without leaving the workspace."""
+        return self.hand.lower[2] + max(0.006, BRAKING_ROOM * self.hand.speed)
 
     @property
     def safe_height(self) -> float:

@@ -11,7 +11,7 @@ from jepa_robot_sim.episodes import HAND, Episode
 from jepa_robot_sim.exploration import Explorer, RandomExplorer, explore
 from jepa_robot_sim.placing import MARGIN, Placer, hand_shape
 from jepa_robot_sim.pushing import Push
-from jepa_robot_sim.scenes import Randomisation, Scene, bare_scene, place_distractors
+from jepa_robot_sim.scenes import NOMINAL, Randomisation, Scene, bare_scene, place_distractors
 from jepa_robot_sim.scripts import Hand
 
 
@@ -64,9 +64,7 @@ class Reach:
     success_distance = 0.03  # m, at the end of the episode
     goal_label = HAND
 
-    def __init__(
-        self, contract: RobotContract, randomisation: Randomisation = Randomisation()
-    ) -> None:
+    def __init__(self, contract: RobotContract, randomisation: Randomisation = NOMINAL) -> None:
         self.contract, self.randomisation = contract, randomisation
         self.lower, self.upper = (np.array(corner) for corner in contract.workspace)
         diagonal = np.linalg.norm(self.upper - self.lower - 2 * MARGIN)
@@ -128,9 +126,7 @@ class Reach:
 TASKS: dict[str, type[Task]] = {task.name: task for task in (Reach, Push)}
 
 
-def make_task(
-    name: str, contract: RobotContract, randomisation: Randomisation = Randomisation()
-) -> Task:
+def make_task(name: str, contract: RobotContract, randomisation: Randomisation = NOMINAL) -> Task:
     """A task for an arm.
 
     Raises:
