@@ -17,6 +17,7 @@ ROS_WHEELS = [
     "ros-std-srvs",
     "ros-trajectory-msgs",
 ]
+TRAIN = ["gymnasium>=1.0", "h5py", "joblib", "lightning>=2.4", "tensorboard", "torch>=2.4"]
 
 
 def shared(folder: str) -> list[tuple[str, list[str]]]:
@@ -64,10 +65,10 @@ setup(
     ],
     extras_require={
         "ros": ROS_WHEELS,
-        "train": ["h5py", "safetensors", "torch>=2.4"],
+        "train": TRAIN,
         "viewer": ["rerun-sdk"],
         "test": ["pytest"],
-        "dev": ["h5py", "onnx", "pytest", "ruff", "safetensors", "torch>=2.4"],
+        "dev": [*TRAIN, "onnx", "onnx2torch", "pytest", "ruff"],
     },
     entry_points={
         "console_scripts": [

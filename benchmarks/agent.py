@@ -70,7 +70,7 @@ def main(
 
 def make_bundle(report: Report, folder: Path) -> str:
     """Collect, train and export with the defaults; the time that each takes."""
-    data, run, bundle = (str(folder / name) for name in ("data", "run", "bundle"))
+    data, run, bundle = (str(folder / name) for name in ("data.h5", "run", "reach_panda"))
     total = 0.0
     for command in (["collect", data], ["train", data, run], ["export", run, bundle]):
         begin = time.monotonic()

@@ -21,7 +21,8 @@ from jepa_robot.modules.perception import Observation, Perception
 from jepa_robot.modules.views import CameraWatch
 from jepa_robot.robot.contract import RobotContract, load_contract
 from jepa_robot.robot.geometry import quaternion_from_rotation
-from jepa_robot_sim.collect import EPISODE_STEPS, explore
+from jepa_robot_sim.collect import EPISODE_STEPS
+from jepa_robot_sim.exploration import explore
 from jepa_robot_sim.in_process import InProcessRobot
 from jepa_robot_sim.tasks import Reach
 

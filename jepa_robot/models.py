@@ -5,16 +5,18 @@ Graphs, all float32 unless said, with a dynamic first axis:
 ==============  ==========================================================  ==================
 graph           inputs                                                      output
 ==============  ==========================================================  ==================
-encoder         images [B, cameras, h, w, 3] uint8 RGB, proprioception      state [B, S],
+encoder         images [B, K, cameras, h, w, 3] uint8 RGB, proprioception   state [B, S],
                 [B, 2J] (rad, rad/s)                                        views [B, cameras]
-predictor       state [N, S], action [N, A]                                 next_state [N, S]
+predictor       state [N, S], action [N, A], z [N, Z]                       next_state [N, S]
 policy          state [N, S], goal_latent [N, D]                            action [N, A]
-readout         latent [N, D]                                               position [N, 3] (m)
-goal_encoder    position [N, 3] (m)                                         latent [N, D]
+readout         latent [N, D]                                               position [N, G] (m)
+goal_encoder    position [N, G] (m)                                         latent [N, D]
 ==============  ==========================================================  ==================
 
-A state ``[S]`` is proprioception ``[2J]`` in SI units followed by the latent ``[D]``. Views are how
-far each camera's picture is from the training pictures, 1 the limit; an encoder may lack them.
+A state ``[S]`` is proprioception ``[2J]`` in SI units followed by the latent ``[D]``, which is made
+of the last K frames; images lack that axis where K is 1. Views are how far each camera's picture is
+from the training pictures, 1 the limit; an encoder may lack them. Z may be 0. A bundle for goal
+images alone has neither readout nor goal encoder.
 """
 
 from __future__ import annotations
@@ -111,6 +113,20 @@ class Bundle:
         return self.proprioception_size + self.latent_size
 
     @property
+    def history(self) -> int:
+        """K, the frames that a latent is made of."""
+        return self.manifest.get("history", 1)
+
+    @property
+    def z_size(self) -> int:
+        return self.manifest.get("z_size", 0)
+
+    @property
+    def goal_size(self) -> int:
+        """G, the size of a goal position; 0 if goals are images only."""
+        return self.manifest.get("goal_size", 3)
+
+    @property
     def action_size(self) -> int:
         return len(self.manifest["actions"]["channels"])
 
@@ -142,7 +158,8 @@ class Bundle:
             "action": self.action_size,
             "latent": self.latent_size,
             "goal_latent": self.latent_size,
-            "position": 3,
+            "position": self.goal_size,
+            "z": self.z_size,
             "views": len(self.manifest["cameras"]),
         }
         for name, shape in {**session.inputs, **session.outputs}.items():
@@ -158,13 +175,18 @@ class Bundle:
         Raises:
             InvalidBundle: names the first joint, camera, action channel or rate that differs.
         """
-        for field, expected in contract.interface().items():
+        self.check_interface(contract.interface(), f"robot {contract.name} ({contract.source})")
+
+    def check_interface(self, interface: dict, holder: str) -> None:
+        """Compare with the interface of a robot or an environment.
+
+        Raises:
+            InvalidBundle: names the first joint, camera, action channel or rate that differs.
+        """
+        for field, expected in interface.items():
             mismatch = difference(field, self.manifest[field], expected)
             if mismatch:
-                raise InvalidBundle(
-                    f"bundle {self.id} does not fit robot {contract.name} ({contract.source}): "
-                    f"{mismatch}"
-                )
+                raise InvalidBundle(f"bundle {self.id} does not fit {holder}: {mismatch}")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -1,172 +1,320 @@
-"""Collects the data that a model learns from: random exploration of the reach scene.
+"""Collects the data that a model learns from: exploration of a task's scene, in many processes.
 
-A dataset is a folder of HDF5 shards, one a block of episodes. What is in a block depends on the
-seed and the block's number alone, so any number of processes collects the same data.
+What is in an episode depends on the seed and the episode's number alone, so any number of processes
+or machines collects the same data. Each finished episode is put down beside the file at once; the
+file itself is written when all are there.
 """
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import importlib.metadata
+import itertools
 import json
 import math
-import multiprocessing
-import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
-import h5py
+import joblib
 import numpy as np
 
-from jepa_robot.modules.perception import Observation, preprocess
+from jepa_robot.dataset import (
+    About,
+    InvalidDataset,
+    check_interface,
+    read_about,
+    read_episodes,
+    write_dataset,
+)
+from jepa_robot.files import write_atomically
+from jepa_robot.modules.perception import preprocess
 from jepa_robot.robot.contract import RobotContract
-from jepa_robot_sim.in_process import InProcessRobot
-from jepa_robot_sim.tasks import Reach
+from jepa_robot_sim.tasks import make_task
+from jepa_robot_sim.world import ArmWorld, Frame
 
-FORMAT = 1
+BACKENDS = ("loky", "ray")
 EPISODE_STEPS = 25
-BLOCK_EPISODES = 20
-AMPLITUDE = (0.15, 1.5)  # standard deviation of the actions, log-uniform over episodes
-CORRELATION = (0.6, 0.97)  # of an action with the next, uniform over episodes
-REST_SHARE = 0.15  # of the episodes: stop half-way and stay
+PACKAGES = ("jepa_robot", "numpy", "pybullet", "h5py")
+
+Columns = dict[str, np.ndarray]
+
+
+class Recorder(Protocol):
+    """Records episodes of one kind, one at a time."""
+
+    about: About
+
+    def record(self, rng: np.random.Generator) -> Columns:
+        """One episode, as `jepa_robot.dataset` lays it out."""
+        ...
+
+
+class Source(Protocol):
+    """What is recorded: plain settings that go to another process."""
+
+    @property
+    def episode_steps(self) -> int:
+        """Of an episode, at most."""
+        ...
+
+    def open(self) -> Recorder:
+        """A recorder in this process."""
+        ...
 
 
 @dataclass(frozen=True)
-class _Block:
-    """What one process is told to collect."""
+class ArmSource:
+    """A simulated arm that explores a task's scene; ``image_size`` is that of stored pictures."""
 
     contract: RobotContract
-    folder: Path
-    seed: int
-    number: int
-    episodes: int
-    image_size: tuple[int, int]
+    task: str = "reach"
+    image_size: tuple[int, int] = (64, 64)
+    episode_steps: int = EPISODE_STEPS
+
+    def open(self) -> ArmRecorder:
+        return ArmRecorder(self)
+
+
+class ArmRecorder:
+    """Exploration behind the same safety limiter as in deployment."""
+
+    def __init__(self, source: ArmSource) -> None:
+        self._source = source
+        self._task = make_task(source.task, source.contract)
+        self._world = ArmWorld(source.contract, self._task)
+        interface = source.contract.interface()
+        self._cameras = interface["cameras"]
+        self.about = About(interface, source.task, self._task.goal_label)
+
+    def record(self, rng: np.random.Generator) -> Columns:
+        steps = self._source.episode_steps
+        explorer = self._task.explore(rng, steps)
+        frame = self._world.reset(explorer.episode)
+        frames, actions, scripted = [frame], [], []
+        for _ in range(steps):
+            action, is_scripted = explorer.act(frame.labels)
+            frame = self._world.step(action)
+            frames.append(frame)
+            actions.append(action)
+            scripted.append([is_scripted])
+        return self._columns(frames, actions, scripted)
+
+    def _columns(self, frames: list[Frame], actions: list, scripted: list) -> Columns:
+        seen = [frame.observation for frame in frames]
+        joints = [np.concatenate([o.positions, o.velocities]) for o in seen]
+        size = self._source.image_size
+        pictures = [preprocess(o.images, self._cameras, size) for o in seen]
+        labels = {
+            name: np.stack([f.labels[name] for f in frames]).astype(np.float32)
+            for name in frames[0].labels
+        }
+        return {
+            "pixels": np.stack([np.concatenate(list(one), axis=1) for one in pictures]),
+            "action": with_last(actions),
+            "proprio": np.stack(joints).astype(np.float32),
+            "scripted": np.array([*scripted, [False]], np.uint8),
+            **labels,
+        }
+
+
+def with_last(actions: list[np.ndarray]) -> np.ndarray:
+    """``[T + 1, A]`` float32: nothing is done at the last frame, which is NaN."""
+    taken = np.stack(actions).astype(np.float32)
+    return np.concatenate([taken, np.full_like(taken[:1], np.nan)])
 
 
 def collect(
-    contract: RobotContract,
-    folder: str | Path,
+    source: Source,
+    path: str | Path,
     transitions: int,
     seed: int = 0,
     processes: int = 1,
+    backend: str = BACKENDS[0],
+    append: bool = False,
+    command: str = "",
     progress: Callable[[int, int], None] | None = None,
-    image_size: tuple[int, int] = (64, 64),
 ) -> int:
-    """Collect random episodes into a new folder, which appears when it is complete.
+    """Record episodes into a file, which appears or grows when all of them are there.
 
-    Episodes start at rest with the hand anywhere in the workspace. Actions are smooth noise, an
-    AR(1) process whose size and correlation differ from episode to episode, and go through the
-    same safety limiter as in deployment.
+    Finished episodes wait beside it, in a folder ``.parts``: the same call goes on where an earlier
+    one was stopped or killed.
 
     Args:
-        contract: the robot.
-        folder: the dataset to make; must not exist.
-        transitions: at least so many; episodes of 25 steps are completed.
+        source: what is recorded.
+        path: the file to make.
+        transitions: at least so many more; episodes are completed.
         seed: the same seed gives the same data, whatever ``processes`` is.
-        processes: how many collect at once.
+        processes: how many record at once.
+        backend: ``loky``, processes of this machine, or ``ray``, a Ray cluster.
+        append: add to a file that exists. With the seed that it was recorded with it goes on
+            as if it had not ended.
+        command: kept with the data.
         progress: called with the number of transitions done and wanted.
-        image_size: height and width of the stored images.
 
     Returns:
-        How many transitions there are.
+        How many transitions were added.
 
     Raises:
-        FileExistsError: if ``folder`` exists.
+        FileExistsError: there is such a file and nothing is to be appended.
+        InvalidDataset: the file, or what an earlier call left, is of another robot or task.
         ValueError: names the argument that is out of range.
+        OSError: the disk is full, for example. Finished episodes stay.
     """
-    folder = Path(folder)
-    for name, value in (("transitions", transitions), ("processes", processes)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    path = Path(path)
+    for name, value, least in (("transitions", transitions, 1), ("processes", processes, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name} is {value!r}, expected a whole number above 0")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed is {seed!r}, expected a whole number from 0")
-    if folder.exists():
-        raise FileExistsError(f"{folder}: exists, expected the name of a new dataset")
-    episodes = math.ceil(transitions / EPISODE_STEPS)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    temporary.mkdir(parents=True)
-    try:
-        blocks = [
-            _Block(contract, temporary, seed, n, min(BLOCK_EPISODES, episodes - first), image_size)
-            for n, first in enumerate(range(0, episodes, BLOCK_EPISODES))
-        ]
-        done = 0
-        for count in _run(blocks, processes):
-            done += count
-            if progress is not None:
-                progress(done, episodes * EPISODE_STEPS)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
+    if path.exists() and not append:
+        raise FileExistsError(f"{path}: exists, expected the name of a new file, or --append")
+    about = _recorder(source).about
+    before = _check_same(path, about) if path.exists() else about
+    first = sum(run["episodes"] for run in before.runs if run["seed"] == seed)
+    parts = _Parts(path, about, seed, first)
+    numbers = range(first, first)
+    done = 0
+    with parts.kept():
+        while done < transitions:  # episodes may end before their time
+            begin = numbers.stop
+            numbers = range(first, begin + math.ceil((transitions - done) / source.episode_steps))
+            missing = [number for number in numbers[begin - first :] if not parts.has(number)]
+            done += sum(parts.steps(n) for n in numbers[begin - first :] if n not in missing)
+            for number, columns in _record_all(source, seed, missing, processes, backend):
+                parts.put(number, columns)
+                done += len(columns["action"]) - 1
+                if progress is not None:
+                    progress(min(done, transitions), transitions)
+    run = {
+        "command": command,
+        "seed": seed,
+        "episodes": len(numbers),
+        "scripted": parts.share_scripted(numbers),
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "versions": _versions(),
+    }
+    old = read_episodes(path) if path.exists() else iter(())
+    added = itertools.chain(old, parts.episodes(numbers))
+    write_dataset(path, replace(about, runs=(*before.runs, run)), added)
+    parts.remove()
     return done
 
 
-def explore(rng: np.random.Generator, steps: int, size: int) -> np.ndarray:
-    """Exploratory actions ``[steps, size]`` in [-1, 1]: an AR(1) process, clipped."""
-    amplitude = math.exp(rng.uniform(*np.log(AMPLITUDE)))
-    correlation = rng.uniform(*CORRELATION)
-    noise = rng.standard_normal((steps, size))
-    for step in range(1, steps):
-        fresh = math.sqrt(1 - correlation**2) * noise[step]
-        noise[step] = correlation * noise[step - 1] + fresh
-    if rng.uniform() < REST_SHARE:
-        noise[steps // 2 :] = 0
-    return np.clip(amplitude * noise, -1, 1).astype(np.float32)
+def _check_same(path: Path, about: About) -> About:
+    """What a file says of itself, if it is of the same robot and task."""
+    found = read_about(path)
+    if found is None:
+        raise InvalidDataset(f"{path}: does not say what it is of, expected a recording of ours")
+    check_interface(str(path), found.interface, about.interface)
+    for name in ("task", "goal"):
+        if getattr(found, name) != getattr(about, name):
+            raise InvalidDataset(
+                f"{path}: {name} is {getattr(found, name)!r}, expected {getattr(about, name)!r}"
+            )
+    return found
 
 
-def _run(blocks: list[_Block], processes: int):
-    """Yield the transitions of each block as it is done."""
-    if processes == 1:
-        yield from map(_collect_block, blocks)
+def _record_all(
+    source: Source, seed: int, numbers: list[int], processes: int, backend: str
+) -> Iterator[tuple[int, Columns]]:
+    """Episodes by number, as they are done."""
+    if processes == 1 and backend == BACKENDS[0]:
+        yield from (_record(source, seed, number) for number in numbers)
         return
-    # Spawned, not forked: a physics server must not be inherited.
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(min(processes, len(blocks))) as pool:
-        yield from pool.imap_unordered(_collect_block, blocks)
+    if backend == "ray":
+        _register_ray()
+    with joblib.parallel_config(backend=backend, n_jobs=processes):
+        run = joblib.Parallel(return_as="generator", batch_size=1)
+        yield from run(joblib.delayed(_record)(source, seed, number) for number in numbers)
 
 
-def _collect_block(block: _Block) -> int:
-    rng = np.random.default_rng([block.seed, block.number])
-    robot = InProcessRobot(block.contract)
+def _register_ray() -> None:
     try:
-        task = Reach(block.contract)
-        episodes = [_episode(robot, task, rng, block.image_size) for _ in range(block.episodes)]
-    finally:
-        robot.close()
-    _write(block, {key: np.stack([e[key] for e in episodes]) for key in episodes[0]})
-    return block.episodes * EPISODE_STEPS
+        from ray.util.joblib import register_ray
+    except ImportError as error:
+        raise ValueError(f"backend is 'ray', expected ray to be installed ({error})") from error
+    register_ray()
 
 
-def _episode(
-    robot: InProcessRobot, task: Reach, rng: np.random.Generator, image_size: tuple[int, int]
-) -> dict[str, np.ndarray]:
-    cameras = robot.contract.interface()["cameras"]
-    actions = explore(rng, EPISODE_STEPS, robot.contract.actions.size)
-    observations: list[Observation] = [robot.reset(task.joints_at(task.sample_position(rng)))]
-    ee_positions = [robot.arm.ee_position()]
-    for action in actions:
-        observations.append(robot.step(action))
-        ee_positions.append(robot.arm.ee_position())
-    return {
-        "images": np.stack([preprocess(o.images, cameras, image_size) for o in observations]),
-        "positions": np.stack([o.positions for o in observations]).astype(np.float32),
-        "velocities": np.stack([o.velocities for o in observations]).astype(np.float32),
-        "actions": actions,
-        "ee_position": np.stack(ee_positions).astype(np.float32),
-    }
+def _record(source: Source, seed: int, number: int) -> tuple[int, Columns]:
+    return number, _recorder(source).record(np.random.default_rng([seed, number]))
 
 
-def _write(block: _Block, arrays: dict[str, np.ndarray]) -> None:
-    """One shard, every array ``[episodes, ...]``; under its name only when it is on disk."""
-    path = block.folder / f"block-{block.number:05d}.h5"
-    temporary = path.with_suffix(".part")
-    with h5py.File(temporary, "w") as file:
-        file.attrs["format"] = FORMAT
-        file.attrs["seed"] = block.seed
-        file.attrs["interface"] = json.dumps(block.contract.interface(), sort_keys=True)
-        for name, array in arrays.items():
-            chunks = (1, *array.shape[1:])
-            file.create_dataset(name, data=array, chunks=chunks, compression="lzf")
-    with temporary.open("rb+") as stream:
-        os.fsync(stream.fileno())
-    temporary.rename(path)
+_recorders: dict[str, Recorder] = {}
+
+
+def _recorder(source: Source) -> Recorder:
+    """One a process: a simulator takes longer to start than an episode."""
+    key = repr(source)
+    if key not in _recorders:
+        _recorders.clear()
+        _recorders[key] = source.open()
+    return _recorders[key]
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+class _Parts:
+    """Finished episodes, a file each, in a folder beside the data until that is written."""
+
+    def __init__(self, path: Path, about: About, seed: int, first: int) -> None:
+        self.folder = path.with_name(f"{path.name}.parts")
+        self._about = about
+        self._settings = {"about": json.loads(about.to_json()), "seed": seed, "first": first}
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep what is finished, whatever happens."""
+        note = self.folder / "about.json"
+        if note.exists():
+            found = json.loads(note.read_text())
+            if found != self._settings:
+                raise InvalidDataset(
+                    f"{self.folder}: holds episodes of another recording "
+                    f"(seed {found.get('seed')}), expected the command that began it, or no folder"
+                )
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(note, json.dumps(self._settings))
+        try:
+            yield
+        except OSError as error:
+            raise OSError(
+                f"{error}; {len(list(self.folder.glob('*.h5')))} finished episodes are kept in "
+                f"{self.folder}, the same command goes on from there"
+            ) from error
+
+    def has(self, number: int) -> bool:
+        return self._file(number).exists()
+
+    def put(self, number: int, columns: Columns) -> None:
+        write_dataset(self._file(number), self._about, [columns])
+
+    def steps(self, number: int) -> int:
+        return sum(len(columns["action"]) - 1 for columns in self.episodes([number]))
+
+    def episodes(self, numbers: Sequence[int]) -> Iterator[Columns]:
+        for number in numbers:
+            yield from read_episodes(self._file(number))
+
+    def share_scripted(self, numbers: Sequence[int]) -> float:
+        shares = [columns["scripted"][:-1].mean() for columns in self.episodes(numbers)]
+        return round(float(np.mean(shares)), 4)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder)
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"{number:08d}.h5"

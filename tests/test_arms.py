@@ -10,7 +10,7 @@ import pytest
 
 from jepa_robot import resources
 from jepa_robot.cli.preview import run_preview
-from jepa_robot.learning.dataset import load_dataset
+from jepa_robot.dataset import open_dataset
 from jepa_robot.robot.collision import Clearance
 from jepa_robot.robot.contract import load_contract
 from jepa_robot.robot.geometry import project
@@ -18,7 +18,8 @@ from jepa_robot.robot.kinematics import Kinematics
 from jepa_robot.robot.limiter import NEAR_SINGULAR
 from jepa_robot_sim import preview
 from jepa_robot_sim.arm import PHYSICS_RATE, SimulatedArm
-from jepa_robot_sim.collect import collect, explore
+from jepa_robot_sim.collect import ArmSource, collect
+from jepa_robot_sim.exploration import explore
 from jepa_robot_sim.geometry import Geometry
 from jepa_robot_sim.in_process import InProcessRobot
 from jepa_robot_sim.judge import Judge
@@ -178,10 +179,10 @@ def test_the_oracle_reaches_a_goal(robot):
 
 
 def test_data_of_it_can_be_collected(robot, tmp_path):
-    assert collect(robot, tmp_path / "data", transitions=25) == 25
-    data = load_dataset(tmp_path / "data", robot.interface())
-    assert data.actions.shape == (1, 25, robot.actions.size)
-    assert np.ptp(data.images.astype(float), axis=1).max() > 50  # something moved
+    assert collect(ArmSource(robot), tmp_path / "data.h5", transitions=25) == 25
+    data = open_dataset(tmp_path / "data.h5", robot.interface())
+    assert data.columns["action"].shape == (26, robot.actions.size)
+    assert np.ptp(data.images(data.rows).astype(float), axis=0).max() > 50  # something moved
 
 
 def test_a_gripper_closes_by_its_channel_and_stays_so_on_hold():

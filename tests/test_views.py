@@ -10,7 +10,7 @@ from jepa_robot.modules.perception import Observation, Perception
 from jepa_robot.modules.views import CameraWatch, Views
 from jepa_robot.robot.geometry import project, quaternion_from_rotation
 from jepa_robot.robot.kinematics import Kinematics
-from jepa_robot_sim.collect import explore
+from jepa_robot_sim.exploration import explore
 from jepa_robot_sim.in_process import InProcessRobot
 from jepa_robot_sim.tasks import Reach
 

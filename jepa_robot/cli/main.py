@@ -24,6 +24,12 @@ app = typer.Typer(
 Robot = Annotated[str, typer.Option(help="Robot contract: a YAML file, or a shipped name.")]
 Model = Annotated[str, typer.Option("--bundle", "--model", help="Model bundle: folder or name.")]
 Seed = Annotated[int, typer.Option(min=0, help="Everything random follows from it.")]
+Env = Annotated[str, typer.Option(help="A Gymnasium environment in place of a robot: its id.")]
+EnvModule = Annotated[str, typer.Option(help="What to import so that it is registered.")]
+EnvOptions = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--env-option", help="Given to the environment, such as render_width=64; repeat."),
+]
 Json = Annotated[
     Optional[Path],  # noqa: UP045 (Ubuntu's typer 0.9 knows no Path | None)
     typer.Option("--json", help="Write the result to this file."),
@@ -45,6 +51,13 @@ class Goal(str, Enum):
 
     image = "image"
     position = "position"
+
+
+class Backend(str, Enum):
+    """What runs the processes that record."""
+
+    loky = "loky"
+    ray = "ray"
 
 
 class Clock(str, Enum):
@@ -86,37 +99,75 @@ def version(
 
 @app.command()
 def collect(
-    folder: Annotated[Path, typer.Argument(help="Where the data goes; must not exist yet.")],
+    file: Annotated[Path, typer.Argument(help="The HDF5 file to make.")],
     robot: Robot = "panda",
+    task: Annotated[str, typer.Option(help="Whose scene is explored.")] = "reach",
+    env: Env = "",
+    env_module: EnvModule = "",
+    env_options: EnvOptions = None,
     transitions: Annotated[int, typer.Option(min=1, help="How many.")] = 30_000,
     seed: Seed = 0,
     processes: Annotated[int, typer.Option(min=1, help="Simulators at a time.")] = 2,
+    backend: Annotated[
+        Backend, typer.Option(help="This machine, or a Ray cluster.")
+    ] = Backend.loky,
+    append: Annotated[bool, typer.Option("--append", help="Add to a file that exists.")] = False,
 ) -> None:
-    """Record random motion of a simulated arm: images, joints, actions."""
+    """Record exploration: pictures, joints, actions. Goes on where it was stopped."""
     from jepa_robot.cli.progress import progress
-    from jepa_robot.robot.contract import load_contract
+    from jepa_robot_sim.collect import ArmSource
     from jepa_robot_sim.collect import collect as run
 
+    if env:
+        from jepa_robot_sim.gym_world import GymSource
+
+        source = GymSource(env, env_module, options_of(env_options))
+    else:
+        from jepa_robot.robot.contract import load_contract
+
+        source = ArmSource(load_contract(robot), task)
     with progress("collecting") as report:
-        run(load_contract(robot), folder, transitions, seed, processes, report)
-    typer.echo(f"{transitions} transitions in {folder}")
+        count = run(
+            source, file, transitions, seed, processes, backend.value, append, command(), report
+        )
+    typer.echo(f"{count} transitions in {file}")
 
 
 @app.command()
 def train(
-    data: Annotated[Path, typer.Argument(help="A folder made by collect.")],
-    run: Annotated[Path, typer.Argument(help="Where the checkpoint goes.")],
+    data: Annotated[Path, typer.Argument(help="A file made by collect or stable-worldmodel.")],
+    run: Annotated[Path, typer.Argument(help="Where checkpoints and logs go.")],
     robot: Robot = "panda",
+    config: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Settings, YAML."),
+    ] = None,
+    settings: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", help="A setting, such as jepa.encoder.name=vit; repeat it."),
+    ] = None,
     seed: Seed = 0,
+    accelerator: Annotated[str, typer.Option(help="Lightning's: cpu, gpu, auto.")] = "auto",
+    devices: Annotated[str, typer.Option(help="Lightning's: how many, or which.")] = "1",
+    num_nodes: Annotated[int, typer.Option(min=1, help="Lightning's: machines.")] = 1,
+    strategy: Annotated[str, typer.Option(help="Lightning's: ddp, for example.")] = "auto",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare batches.")] = 0,
     json_file: Json = None,
 ) -> None:
-    """Train the JEPA, its readout and the Mode-1 policy."""
+    """Train the JEPA, its readout and the Mode-1 policy. Goes on where it was stopped."""
     from jepa_robot.cli.progress import progress
+    from jepa_robot.dataset import read_about
+    from jepa_robot.learning.configuration import configure
     from jepa_robot.learning.pipeline import TrainConfig, train_all
+    from jepa_robot.learning.training import Devices
     from jepa_robot.robot.contract import load_contract
 
+    chosen = configure(TrainConfig, config, [f"seed={seed}", *(settings or [])])
+    about = read_about(data)
+    contract = load_contract(robot) if about is not None and about.interface["joints"] else None
+    computing = Devices(accelerator, devices, num_nodes, strategy, workers)
     with progress("training") as report:
-        metrics = train_all(data, run, load_contract(robot), TrainConfig(seed=seed), report)
+        metrics = train_all(data, run, contract, chosen, report, computing, warn)
     write_result(metrics, json_file)
 
 
@@ -124,16 +175,12 @@ def train(
 def export(
     run: Annotated[Path, typer.Argument(help="A folder made by train.")],
     bundle: Annotated[Path, typer.Argument(help="The bundle to write; must not exist yet.")],
-    robot: Robot = "panda",
-    name: Annotated[str, typer.Option(help="The bundle's name.")] = "reach_panda",
+    name: Annotated[str, typer.Option(help="The bundle's name; its folder's if not given.")] = "",
 ) -> None:
     """Write a model bundle: ONNX graphs, checked against torch, and their manifest."""
     from jepa_robot.learning.export import export as write
-    from jepa_robot.robot.contract import load_contract
 
-    manifest = write(
-        run, bundle, load_contract(robot), name, " ".join(["jepa-robot", *sys.argv[1:]])
-    )
+    manifest = write(run, bundle, name or bundle.name, command())
     typer.echo(f"{manifest['id']} in {bundle}")
 
 
@@ -146,6 +193,9 @@ def evaluate(
     goals: Annotated[int, typer.Option(min=1, help="How many episodes.")] = 100,
     seed: Seed = 0,
     robot: Robot = "panda",
+    env: Env = "",
+    env_module: EnvModule = "",
+    env_options: EnvOptions = None,
     ros: Annotated[
         bool, typer.Option("--ros/--no-ros", help="Through the ROS graph, or in process.")
     ] = True,
@@ -156,6 +206,17 @@ def evaluate(
     from jepa_robot.cli.evaluate import run_evaluation
     from jepa_robot.cli.progress import progress
 
+    if env:
+        from jepa_robot.models import Bundle
+        from jepa_robot_sim.gym_world import GymWorld, evaluate_environment
+
+        world = GymWorld(env, env_module, options_of(env_options))
+        with progress(f"{env}, mode {mode.value}") as report:
+            result = evaluate_environment(
+                world, Bundle(bundle), mode.value, goals, seed, progress=report
+            )
+        write_result(result, json_file)
+        return
     with progress(f"{task}, mode {mode.value}") as report:
         result = run_evaluation(
             robot,
@@ -293,6 +354,26 @@ def bench(
         raise ValueError(f"benchmark is {name!r}, expected one of {known} in {folder}")
     command = [sys.executable, str(folder / f"{name}.py"), *context.args]
     raise typer.Exit(subprocess.run(command, check=False).returncode)
+
+
+def options_of(texts: list[str] | None) -> dict:
+    """NAME=VALUE, values as YAML."""
+    import yaml
+
+    pairs = [text.partition("=") for text in texts or []]
+    for name, separator, _ in pairs:
+        if not separator:
+            raise ValueError(f"--env-option is {name!r}, expected NAME=VALUE")
+    return {name: yaml.safe_load(value) for name, _, value in pairs}
+
+
+def command() -> str:
+    """What was typed, for the records."""
+    return " ".join(["jepa-robot", *sys.argv[1:]])
+
+
+def warn(text: str) -> None:
+    typer.secho(f"Warning: {text}", fg="yellow", err=True)
 
 
 def write_result(result: dict, file: Path | None) -> None:

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jepa_robot.dataset import Dataset
 from jepa_robot.files import write_atomically
-from jepa_robot.learning.dataset import Dataset
 from jepa_robot.learning.networks import Agent, AgentShape
 
-FORMAT = 1
+FORMAT = 2
 FILE = "checkpoint.pt"
 SAMPLES = 64
 
@@ -28,19 +28,23 @@ class InvalidCheckpoint(ValueError):
 
 @dataclass(frozen=True)
 class Samples:
-    """Real data, K rows: images ``[K, cameras, h, w, 3]`` uint8, joints ``[K, 2J]``, ``[K, A]``."""
+    """Real data: images ``[M, K, cameras, h, w, 3]`` uint8, joints ``[M, P]``, actions ``[M, A]``.
+
+    Where the history K is 1 images lack its axis, as in the bundle's encoder.
+    """
 
     images: Tensor
     proprioception: Tensor
     actions: Tensor
 
     @classmethod
-    def draw(cls, data: Dataset, seed: int) -> Samples:
+    def draw(cls, data: Dataset, history: int, seed: int) -> Samples:
         rng = np.random.default_rng(seed)
-        episode = rng.integers(data.episodes, size=SAMPLES)
-        step = rng.integers(data.actions.shape[1], size=SAMPLES)
-        arrays = (data.images, data.proprioception, data.actions)
-        return cls(*(torch.from_numpy(array[episode, step]) for array in arrays))
+        starts = data.windows(1, history)
+        rows = starts[rng.integers(len(starts), size=SAMPLES)]
+        past = rows if history == 1 else rows[:, None] - np.arange(history)[::-1]
+        arrays = (data.images(past), data.proprioception(rows), data.columns["action"][rows])
+        return cls(*map(torch.from_numpy, arrays))
 
 
 @dataclass(frozen=True)

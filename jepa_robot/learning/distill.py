@@ -53,7 +53,7 @@ class DistillConfig:
 def distill(
     agent: Agent,
     bundle: Bundle,
-    contract: RobotContract,
+    contract: RobotContract | None,
     states: np.ndarray,
     config: DistillConfig,
     progress: Callable[[int, int], None] | None = None,
@@ -63,7 +63,7 @@ def distill(
     Args:
         agent: its policy is trained in place, everything else is left as it is.
         bundle: the same networks, exported: what the planner imagines with.
-        contract: the robot of the bundle.
+        contract: the robot of the bundle; None without joints.
         states: ``[M, S]``, encoded frames; their latents serve as goals too.
         config: settings.
         progress: called with labelled decisions done and wanted.
@@ -103,7 +103,7 @@ def sample_pairs(
     """Recorded states ``[count, S]`` and goal latents ``[count, D]``, from near to far.
 
     Half of the goals are a frame's latent, as a goal image gives it, and half what the goal encoder
-    gives for the same place.
+    gives for the same place, if there is one.
     """
     latents = states[:, agent.shape.proprioception :]
     chosen = rng.integers(len(states), size=count)
@@ -112,6 +112,8 @@ def sample_pairs(
         candidates = rng.integers(len(states), size=rng.choice(NEAREST_OF))
         distance = np.square(latents[candidates] - latents[state]).sum(axis=1)
         goals[index] = latents[candidates[distance.argmin()]]
+    if agent.goal_encoder is None:
+        return states[chosen], goals
     with torch.no_grad():
         encoded = agent.goal_encoder(agent.readout(torch.from_numpy(goals))).numpy()
     is_encoded = rng.uniform(size=(count, 1)) < 0.5
@@ -158,7 +160,7 @@ def fit_policy(
 class _Planner:
     """Mode-2 as it runs, asked for one decision after another, each from scratch."""
 
-    def __init__(self, bundle: Bundle, contract: RobotContract, seed: int) -> None:
+    def __init__(self, bundle: Bundle, contract: RobotContract | None, seed: int) -> None:
         self._latent_size, self._seed = bundle.latent_size, seed
         self._cost = Cost(bundle, contract)
         self._actor = Actor(bundle, WorldModel(bundle), self._cost)

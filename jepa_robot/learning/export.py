@@ -12,14 +12,15 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from jepa_robot.dataset import check_interface
 from jepa_robot.learning.backbones import inline_backbones
 from jepa_robot.learning.checkpoint import Samples, load_checkpoint
-from jepa_robot.learning.dataset import check_interface
 from jepa_robot.learning.networks import Agent
 from jepa_robot.models import write_manifest
 from jepa_robot.robot.contract import RobotContract
 
 OPSET = 17
+RECORDED = ("goal", "goal_unit", "data", "recipe", "results")
 TOLERANCE = 1e-4  # of any output: rad, rad/s, m, latent units of about 1 or actions in [-1, 1]
 
 
@@ -36,28 +37,31 @@ class _Perception(nn.Module):
         self.views = agent.views if agent.views.is_fitted else None
 
     def forward(self, images: Tensor, proprioception: Tensor) -> tuple[Tensor, ...]:
-        keypoints = self.encoder.look(images)
-        state = torch.cat([proprioception, self.encoder.head(keypoints.flatten(1))], dim=1)
+        features = self.encoder.look(images.flatten(0, 1) if images.dim() == 6 else images)
+        frames = features.unflatten(0, (-1, self.encoder.history))
+        # Of no joints, too: a graph takes all its inputs.
+        state = torch.cat([proprioception, self.encoder.head(frames)], dim=1)
         if self.views is None:
             return (state,)
-        return state, self.views(self.views.features(images, keypoints))
+        last = images[:, -1] if images.dim() == 6 else images
+        return state, self.views(self.views.features(last, frames[:, -1]))
 
 
 def export(
     run_folder: str | Path,
     bundle_folder: str | Path,
-    contract: RobotContract,
     name: str,
     command: str,
+    contract: RobotContract | None = None,
 ) -> dict:
     """Write the bundle of a finished training run.
 
     Args:
         run_folder: made by `jepa_robot.learning.pipeline.train_all`.
         bundle_folder: must not exist.
-        contract: the robot it is for.
         name: the bundle's; its id is this and a hash.
         command: recorded in the manifest.
+        contract: the robot it is for; None for what its data is of.
 
     Returns:
         The manifest.
@@ -69,14 +73,15 @@ def export(
         ParityError: a graph differs from torch by more than its tolerance.
     """
     checkpoint = load_checkpoint(run_folder)
-    check_interface(str(run_folder), checkpoint.record["interface"], contract.interface())
+    interface = checkpoint.record["interface"]
+    if contract is not None:
+        check_interface(str(run_folder), interface, contract.interface())
+        interface = contract.interface()
     record = {
-        **contract.interface(),
+        **interface,
         "name": name,
         "command": command,
-        "data": checkpoint.record["data"],
-        "recipe": checkpoint.record["recipe"],
-        "results": checkpoint.record["results"],
+        **{field: checkpoint.record[field] for field in RECORDED},
     }
     return write_bundle(checkpoint.agent, checkpoint.samples, bundle_folder, record)
 
@@ -112,6 +117,9 @@ def write_bundle(agent: Agent, samples: Samples, folder: str | Path, manifest: d
             {
                 **manifest,
                 "latent_size": agent.shape.latent,
+                "history": agent.shape.history,
+                "z_size": agent.shape.z,
+                "goal_size": agent.shape.goal,
                 "image_size": list(agent.shape.image_size),
                 "opset": OPSET,
                 "parity": parity,
@@ -134,14 +142,18 @@ def _graphs(
     state, *views = perception(images, proprioception)
     seen = ("state", "views") if views else ("state",)
     latent = state[:, agent.shape.proprioception :].contiguous()
-    position = agent.readout(latent)
-    return {
+    z = torch.randn(len(state), agent.shape.z, generator=torch.Generator().manual_seed(0))
+    imagined = {"state": state, "action": action, "z": z}
+    graphs = {
         "encoder": (perception, {"images": images, "proprioception": proprioception}, seen),
-        "predictor": (agent.predictor, {"state": state, "action": action}, ("next_state",)),
+        "predictor": (agent.predictor, imagined, ("next_state",)),
         "policy": (agent.policy, {"state": state, "goal_latent": latent.flip(0)}, ("action",)),
-        "readout": (agent.readout, {"latent": latent}, ("position",)),
-        "goal_encoder": (agent.goal_encoder, {"position": position}, ("latent",)),
     }
+    if agent.shape.goal:
+        position = agent.readout(latent)
+        graphs["readout"] = (agent.readout, {"latent": latent}, ("position",))
+        graphs["goal_encoder"] = (agent.goal_encoder, {"position": position}, ("latent",))
+    return graphs
 
 
 def _export(

@@ -1,42 +1,53 @@
-"""Trains a JEPA: encoder and action-conditioned predictor, by prediction in latent space alone.
+"""A JEPA: encoder and action-conditioned predictor, trained by prediction in latent space alone.
 
-    L = w_p Σₖ |ẑ[t+k] − z[t+k]|² + w_q Σₖ |q̂[t+k] − q[t+k]|² + w_a |â − a|² + w_l L_lin + R(Z)
+    L = w_p Σₖ |ẑ[t+k] − z[t+k]|² + w_q Σₖ |q̂[t+k] − q[t+k]|² + w_a |â − a|² + w_l L_lin + R
 
-The encoder's latents are both input and target (no stop-gradient, no moving average); R, from
-`jepa_robot.energy`, keeps them from collapsing. L_lin (`linearity_loss`) makes the latent distance
-a good cost: without it a few goals are behind a local minimum.
+The latents are both input and target; R, from `jepa_robot.energy`, keeps them from collapsing, and
+says whether gradients flow into the targets. L_lin (`linearity_loss`) makes the latent distance a
+good cost: without it a few goals are behind a local minimum.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import lightning
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jepa_robot.energy import SIGReg, VICReg
-from jepa_robot.learning.dataset import Dataset
+from jepa_robot.dataset import Dataset
+from jepa_robot.energy import PREVENTIONS, MovingAverage, PreventionConfig, make_prevention
+from jepa_robot.learning.encoders import EncoderConfig
+from jepa_robot.learning.layers import check_choice, check_whole, mlp
 from jepa_robot.learning.networks import Agent, AgentShape
-from jepa_robot.learning.optimize import Optimizer
+from jepa_robot.learning.optimize import learning_rate_factor
 from jepa_robot.learning.predictors import PredictorConfig
 
-Progress = Callable[[int, int], None]
-REGULARIZERS = ("vicreg", "sigreg", "none")
 # Of the convolutions, in training only; auto is bfloat16 where the processor computes in it.
-PRECISIONS = ("auto", "bfloat16", "float32")
+PRECISIONS = ("float32", "bfloat16", "auto")
+WEIGHTS = ("prediction", "proprioception", "inverse", "linearity", "rate")
 
 
 @dataclass(frozen=True)
 class JEPAConfig:
-    """Settings of the world model's training. Weights are those of the loss above."""
+    """Settings of the world model and its training. Weights are those of the loss above.
+
+    ``history``: frames that a latent is made of; 0 for 1 where joint velocities are measured, else
+    2. ``z``: size of the latent variable that holds what
+    cannot be predicted, 0 for a deterministic model; ``rate`` weighs what it may hold.
+    ``prevention``: what keeps the latents from collapsing, with ``prevention_settings``.
+    """
 
     latent_size: int = 16
-    width: int = 256
+    history: int = 0
+    z: int = 0
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    prevention: str = "vicreg"
+    prevention_settings: PreventionConfig = field(default_factory=PreventionConfig)
     horizon: int = 5
     batch: int = 48
     iterations: int = 1200
@@ -46,84 +57,131 @@ class JEPAConfig:
     proprioception: float = 1.0
     inverse: float = 1.0
     linearity: float = 3.0
-    regularizer: str = "vicreg"
-    variance: float = 10.0
-    covariance: float = 0.3
-    sigreg: float = 0.5
-    precision: str = "auto"
+    rate: float = 0.1
+    precision: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if field.type == "int" and field.name != "seed":
-                fits = isinstance(value, int) and number and value >= 1
-                expected = "a whole number above 0"
-            elif field.name == "seed":
-                fits, expected = isinstance(value, int) and value >= 0, "a whole number from 0"
-            elif field.type == "float":
-                fits, expected = number and 0 <= value < math.inf, "a number from 0"
-            else:
-                choices = PRECISIONS if field.name == "precision" else REGULARIZERS
-                fits, expected = value in choices, f"one of {', '.join(choices)}"
-            if not fits:
-                raise ValueError(f"jepa.{field.name} is {value!r}, expected {expected}")
+        one = dict.fromkeys(("latent_size", "horizon", "batch", "iterations"), 1)
+        check_whole(self, "jepa", {**one, "history": 0, "z": 0, "seed": 0})
+        check_choice(self.prevention, "jepa.prevention", PREVENTIONS)
+        check_choice(self.precision, "jepa.precision", PRECISIONS)
+        for name in (*WEIGHTS, "learning_rate", "weight_decay"):
+            value = getattr(self, name)
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or not 0 <= value < math.inf:
+                raise ValueError(f"jepa.{name} is {value!r}, expected a number from 0")
 
 
-def train_jepa(data: Dataset, config: JEPAConfig, progress: Progress | None = None) -> Agent:
-    """Train encoder, predictor and inverse dynamics on a dataset's windows."""
-    torch.manual_seed(config.seed)
-    rng = np.random.default_rng(config.seed)
-    agent = Agent(shape_of(data, config))
-    agent.encoder.uses_bfloat16 = config.precision == "bfloat16" or (
-        config.precision == "auto" and _has_bfloat16()
-    )
-    fit_scales(agent, data)
-    regularizer = make_regularizer(config)
-    modules = (agent.encoder, agent.predictor, agent.inverse, agent.control)
-    parameters = [parameter for module in modules for parameter in module.parameters()]
-    optimizer = Optimizer(parameters, config.iterations, config.learning_rate, config.weight_decay)
-    starts = data.starts(config.horizon)
-    for iteration in range(config.iterations):
-        chosen = starts[rng.integers(len(starts), size=config.batch)]
-        images, proprioception, actions = map(
-            torch.from_numpy, data.windows(chosen, config.horizon)
+class JEPA(lightning.LightningModule):
+    """What Lightning trains: an agent's encoder, predictor and what helps to train them."""
+
+    def __init__(self, agent: Agent, config: JEPAConfig) -> None:
+        super().__init__()
+        self.agent, self.config = agent, config
+        shape = agent.shape
+        self.prevention = make_prevention(
+            config.prevention, config.prevention_settings, shape.latent
         )
-        loss = jepa_loss(agent, config, regularizer, images, proprioception, actions)
-        optimizer.step(loss)
-        if progress is not None:
-            progress(iteration + 1, config.iterations)
-    return agent.eval()
+        self.average = None
+        if self.prevention.targets == "average":
+            self.average = MovingAverage(agent.encoder, config.prevention_settings.decay)
+        self.inference = None
+        if shape.z:
+            self.inference = mlp(2 * shape.latent + shape.actions, 128, 2 * shape.z)
+        agent.encoder.uses_bfloat16 = config.precision == "bfloat16" or (
+            config.precision == "auto" and _has_bfloat16()
+        )
+        agent.requires_grad_(False)
+        for module in (agent.encoder, agent.predictor, *self._helpers()):
+            module.requires_grad_(True)
 
+    def _helpers(self) -> list[nn.Module]:
+        weights = {
+            self.agent.inverse: self.config.inverse,
+            self.agent.control: self.config.linearity,
+        }
+        return [module for module, weight in weights.items() if weight]
 
-def jepa_loss(
-    agent: Agent,
-    config: JEPAConfig,
-    regularizer: nn.Module | None,
-    images: Tensor,
-    proprioception: Tensor,
-    actions: Tensor,
-) -> Tensor:
-    """The loss of windows: images ``[B, H+1, ...]``, joints ``[B, H+1, 2J]``, ``[B, H, A]``."""
-    batch, frames = images.shape[:2]
-    latents = agent.encoder(images.flatten(0, 1)).reshape(batch, frames, -1)
-    states = agent.rollout(torch.cat([proprioception[:, 0], latents[:, 0]], dim=1), actions)
-    joints = proprioception.shape[-1]
-    scale = agent.predictor.scale
-    loss = config.prediction * functional.mse_loss(states[..., joints:], latents[:, 1:])
-    loss = loss + config.proprioception * functional.mse_loss(
-        scale(states[..., :joints]), scale(proprioception[:, 1:])
-    )
-    pairs = torch.cat([latents[:, :-1], latents[:, 1:]], dim=-1)
-    loss = loss + config.inverse * functional.mse_loss(
-        agent.inverse(pairs.flatten(0, 1)), actions.flatten(0, 1)
-    )
-    if config.linearity:
-        loss = loss + config.linearity * linearity_loss(agent.control, latents, actions)
-    if regularizer is not None:
-        loss = loss + regularizer(latents.flatten(0, 1))
-    return loss
+    def on_train_epoch_start(self) -> None:
+        """Noise that depends on the epoch alone, so that a run that resumes draws the same."""
+        numbers = (self.config.seed, self.current_epoch, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
+
+    def training_step(self, batch: tuple[Tensor, ...], _: int) -> Tensor:
+        losses = self.losses(*batch)
+        total = sum(losses.values())
+        self.log_dict({"loss": total, **losses})
+        return total
+
+    def losses(self, images: Tensor, proprioception: Tensor, actions: Tensor) -> dict[str, Tensor]:
+        """The weighted terms of windows, laid out as in `Batches`."""
+        agent, config = self.agent, self.config
+        features = agent.encoder.look(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        latents = agent.encoder.windows(features)
+        losses, z = {}, None
+        if self.inference is not None:
+            z, losses["rate"] = self._infer(latents, actions)
+        state = torch.cat([proprioception[:, 0], latents[:, 0]], dim=1)
+        states = agent.rollout(state, actions, z)
+        joints = proprioception.shape[-1]
+        predicted, target = states[..., joints:], self._targets(images, latents)
+        if not self.prevention.replaces_prediction:
+            losses["prediction"] = config.prediction * functional.mse_loss(predicted, target)
+        losses["prevention"] = self.prevention(latents, predicted, target)
+        if joints and config.proprioception:
+            scale = agent.predictor.scale
+            losses["proprioception"] = config.proprioception * functional.mse_loss(
+                scale(states[..., :joints]), scale(proprioception[:, 1:])
+            )
+        if config.inverse:
+            pairs = torch.cat([latents[:, :-1], latents[:, 1:]], dim=-1)
+            losses["inverse"] = config.inverse * functional.mse_loss(
+                agent.inverse(pairs.flatten(0, 1)), actions.flatten(0, 1)
+            )
+        if config.linearity:
+            losses["linearity"] = config.linearity * linearity_loss(agent.control, latents, actions)
+        return losses
+
+    def _targets(self, images: Tensor, latents: Tensor) -> Tensor:
+        if self.prevention.targets == "online":
+            return latents[:, 1:]
+        if self.prevention.targets == "stopped":
+            return latents[:, 1:].detach()
+        encoder = self.average.network
+        with torch.no_grad():
+            features = encoder.look(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+            return encoder.windows(features)[:, 1:]
+
+    def _infer(self, latents: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Draws of z ``[B, H, Z]`` given what came, and the information that they hold.
+
+        A Gaussian against N(0, 1), reparametrised: Kingma & Welling 2014 (arXiv:1312.6114, 2.4).
+        """
+        known = torch.cat([latents[:, :-1], latents[:, 1:], actions], dim=-1)
+        mean, log_variance = self.inference(known).chunk(2, dim=-1)
+        z = mean + torch.randn_like(mean) * (log_variance / 2).exp()
+        bits = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
+        return z, self.config.rate * bits.sum(dim=-1).mean()
+
+    def on_train_batch_end(self, *_: object) -> None:
+        if self.average is not None:
+            self.average.update(self.agent.encoder)
+
+    def configure_optimizers(self) -> dict:
+        """AdamW (Loshchilov & Hutter, arXiv:1711.05101), warmed up, along a cosine."""
+        config = self.config
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            parameters, config.learning_rate, weight_decay=config.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, config.iterations)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
 
 
 def linearity_loss(control: nn.Module, latents: Tensor, actions: Tensor) -> Tensor:
@@ -142,69 +200,41 @@ def linearity_loss(control: nn.Module, latents: Tensor, actions: Tensor) -> Tens
     return error.square().mean() / (moved.square().mean() + 1e-4)
 
 
-def make_regularizer(config: JEPAConfig) -> nn.Module | None:
-    if config.regularizer == "vicreg":
-        return VICReg(config.variance, config.covariance)
-    if config.regularizer == "sigreg":
-        sigreg = SIGReg()
-        return lambda z: config.sigreg * sigreg(z)
-    return None
+def history_for(data: Dataset, config: JEPAConfig) -> int:
+    """K, the frames that a latent is made of."""
+    return config.history or (1 if "proprio" in data.columns else 2)
 
 
-def shape_of(data: Dataset, config: JEPAConfig) -> AgentShape:
-    return AgentShape(
-        cameras=data.images.shape[2],
-        image_size=data.image_size,
-        proprioception=data.proprioception.shape[-1],
-        actions=data.actions.shape[-1],
-        latent=config.latent_size,
-        predictor=PredictorConfig(width=config.width),
+def new_agent(data: Dataset, config: JEPAConfig) -> Agent:
+    """An agent for a dataset, with its scales fitted; ``config.seed`` draws its weights."""
+    torch.manual_seed(config.seed)
+    goal = data.columns.get(data.about.goal)
+    agent = Agent(
+        AgentShape(
+            cameras=data.cameras,
+            image_size=data.image_size,
+            proprioception=data.proprioception(data.rows[:1]).shape[-1],
+            actions=data.columns["action"].shape[1],
+            latent=config.latent_size,
+            history=history_for(data, config),
+            goal=0 if goal is None else goal.shape[1],
+            z=config.z,
+            encoder=config.encoder,
+            predictor=config.predictor,
+        )
     )
+    if agent.shape.proprioception:
+        fit_scales(agent, data)
+    return agent
 
 
 def fit_scales(agent: Agent, data: Dataset) -> None:
-    proprioception = torch.from_numpy(data.proprioception)
-    agent.predictor.scale.fit(proprioception)
-    agent.predictor.step_scale.fit(proprioception[:, 1:] - proprioception[:, :-1])
-    agent.policy.scale.fit(proprioception)
-
-
-@torch.no_grad()
-def encode(agent: Agent, data: Dataset, batch: int = 512) -> np.ndarray:
-    """Latents ``[E, T+1, D]`` of every frame."""
-    latents = _map_frames(agent.encoder, data, batch)
-    return latents.reshape(*data.images.shape[:2], -1).numpy()
-
-
-@torch.no_grad()
-def look(agent: Agent, data: Dataset, batch: int = 512) -> Tensor:
-    """What tells whether a picture is familiar, ``[E * (T+1), cameras, F]``, of every frame."""
-
-    def features(images: Tensor) -> Tensor:
-        return agent.views.features(images, agent.encoder.look(images))
-
-    return _map_frames(features, data, batch)
-
-
-def _map_frames(function: Callable[[Tensor], Tensor], data: Dataset, batch: int) -> Tensor:
-    flat = data.images.reshape(-1, *data.images.shape[2:])
-    chunks = [function(torch.from_numpy(flat[i : i + batch])) for i in range(0, len(flat), batch)]
-    return torch.cat(chunks)
-
-
-@torch.no_grad()
-def prediction_ratio(agent: Agent, data: Dataset, latents: np.ndarray, horizon: int = 5) -> float:
-    """Squared latent error after ``horizon`` steps, relative to that of predicting no change."""
-    starts = data.starts(horizon)
-    episode, first = starts.T
-    steps = first[:, None] + np.arange(horizon)
-    state = np.concatenate([data.proprioception[episode, first], latents[episode, first]], axis=1)
-    actions = torch.from_numpy(data.actions[episode[:, None], steps])
-    joints = data.proprioception.shape[-1]
-    predicted = agent.rollout(torch.from_numpy(state), actions)[:, -1, joints:].numpy()
-    target = latents[episode, first + horizon]
-    copy = np.mean((latents[episode, first] - target) ** 2)
-    return float(np.mean((predicted - target) ** 2) / max(copy, 1e-12))
+    starts = data.windows(1)
+    joints = torch.from_numpy(data.proprioception(data.rows))
+    steps = data.proprioception(starts + 1) - data.proprioception(starts)
+    agent.predictor.scale.fit(joints)
+    agent.predictor.step_scale.fit(torch.from_numpy(steps))
+    agent.policy.scale.fit(joints)
 
 
 def _has_bfloat16() -> bool:

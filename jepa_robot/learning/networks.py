@@ -22,8 +22,8 @@ class AgentShape:
     """Sizes of an agent, and which encoder and predictor it has.
 
     Cameras, image height and width (any from 32), proprioception P (0 if there is none), actions A,
-    latent D, history K (frames that a latent is made of), goal G (size of what a goal position is),
-    z (Z; 0 if the predictor is deterministic).
+    latent D, history K (frames that a latent is made of), goal G (size of what a goal position is,
+    0 if goals are pictures only), z (Z; 0 if the predictor is deterministic).
 
     Raises:
         ValueError: names the field, its value and what was expected.
@@ -41,8 +41,8 @@ class AgentShape:
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
 
     def __post_init__(self) -> None:
-        one = dict.fromkeys(("cameras", "actions", "latent", "history", "goal"), 1)
-        check_whole(self, "shape", {**one, "proprioception": 0, "z": 0})
+        one = dict.fromkeys(("cameras", "actions", "latent", "history"), 1)
+        check_whole(self, "shape", {**one, "proprioception": 0, "goal": 0, "z": 0})
         size = tuple(self.image_size)
         if len(size) != 2 or not all(isinstance(n, int) and n >= SMALLEST_IMAGE for n in size):
             raise ValueError(
@@ -116,8 +116,8 @@ class Agent(nn.Module):
         self.inverse = mlp(2 * shape.latent, 128, shape.actions)
         self.control = nn.Linear(shape.actions, shape.latent, bias=False)
         self.policy = Policy(shape)
-        self.readout = Readout(shape)
-        self.goal_encoder = GoalEncoder(shape)
+        self.readout = Readout(shape) if shape.goal else None
+        self.goal_encoder = GoalEncoder(shape) if shape.goal else None
 
     def rollout(self, state: Tensor, actions: Tensor, z: Tensor | None = None) -> Tensor:
         """Imagined states ``[N, H, S]`` of states ``[N, S]``, under actions ``[N, H, A]``.

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from jepa_robot.learning.checkpoint import Checkpoint, Samples, save_checkpoint
-from jepa_robot.learning.dataset import Dataset, load_dataset
+from jepa_robot.dataset import Dataset, open_dataset
+from jepa_robot.files import write_atomically
+from jepa_robot.learning.checkpoint import FILE, Checkpoint, Samples, save_checkpoint
+from jepa_robot.learning.configuration import to_yaml
 from jepa_robot.learning.distill import DistillConfig, distill
+from jepa_robot.learning.encoded import encode, prediction_ratio
 from jepa_robot.learning.export import write_bundle
-from jepa_robot.learning.jepa import JEPAConfig, encode, look, prediction_ratio, train_jepa
+from jepa_robot.learning.jepa import JEPAConfig, history_for
 from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.readout import readout_quality, train_goal_encoder, train_readout
+from jepa_robot.learning.training import Devices, train_jepa
 from jepa_robot.models import Bundle
+from jepa_robot.modules.cost import POSITION_UNIT
 from jepa_robot.robot.contract import RobotContract
 
 MAX_LABELS = 500
 VALIDATION_SHARE = 0.05
 DECISIONS_A_STEP = 10  # of the planner take about as long as a step of the JEPA
+CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -45,22 +51,28 @@ class TrainConfig:
 
 
 def train_all(
-    data_folder: str | Path,
+    data_file: str | Path,
     run_folder: str | Path,
-    contract: RobotContract,
+    contract: RobotContract | None,
     config: TrainConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
+    devices: Devices | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> dict:
-    """Train an agent and save its checkpoint.
+    """Train an agent and save its checkpoint. A run that was stopped is taken up where it was.
 
     One thread computes: on few cores more of them wait for each other.
 
     Args:
-        data_folder: made by `jepa_robot_sim.collect.collect`.
-        run_folder: where the checkpoint goes; must hold none yet.
-        contract: the robot the data must be of; Mode-2 labels with its limits.
+        data_file: made by `jepa_robot_sim.collect.collect`, or by stable-worldmodel.
+        run_folder: where checkpoints and logs go; must hold no finished run, nor one with other
+            settings.
+        contract: the robot the data must be of; Mode-2 labels with its limits. None for data
+            without joints.
         config: settings; the defaults make the shipped bundle.
         progress: called with steps done and to do, over all stages.
+        devices: what the JEPA is trained on.
+        report: told what of the data was left out.
 
     Returns:
         Metrics, on held-out episodes: ``readout_r2``, ``readout_error`` (m), ``prediction_ratio``,
@@ -68,86 +80,124 @@ def train_all(
         ``policy_error``, and ``seconds`` a stage.
 
     Raises:
-        FileExistsError: ``run_folder`` is not empty.
+        FileExistsError: ``run_folder`` has a finished run or one with other settings.
         FileNotFoundError, InvalidDataset: no such data, or of another robot.
     """
     config = config or TrainConfig()
     run_folder = Path(run_folder)
-    if run_folder.exists() and any(run_folder.iterdir()):
-        raise FileExistsError(f"{run_folder}: is not empty, expected the name of a new run")
-    data = load_dataset(data_folder, contract.interface())
+    _check_free(run_folder, config)
+    data = open_dataset(data_file, contract.interface() if contract else None)
+    if report is not None and data.problems:
+        report(data.report())
+    training, validation = data.split(VALIDATION_SHARE)
+    for part in (training, validation):  # there are some
+        part.windows(config.jepa.horizon, history_for(data, config.jepa))
+    run_folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(run_folder / CONFIG, to_yaml(config))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     try:
-        checkpoint = _train(data, contract, config, progress)
+        checkpoint = _train(training, validation, run_folder, contract, config, progress, devices)
     finally:
         torch.set_num_threads(threads)
     save_checkpoint(run_folder, checkpoint)
     return checkpoint.record["results"]
 
 
+def _check_free(folder: Path, config: TrainConfig) -> None:
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / CONFIG).exists() or (folder / FILE).exists():
+        raise FileExistsError(f"{folder}: is not empty, expected the name of a new run")
+    if (folder / CONFIG).read_text() != to_yaml(config):
+        raise FileExistsError(
+            f"{folder}: holds a run that was begun with other settings ({folder / CONFIG}), "
+            "expected the same, or the name of a new run"
+        )
+
+
 def _train(
-    data: Dataset,
-    contract: RobotContract,
+    training: Dataset,
+    validation: Dataset,
+    folder: Path,
+    contract: RobotContract | None,
     config: TrainConfig,
     progress: Callable[[int, int], None] | None,
+    devices: Devices | None,
 ) -> Checkpoint:
-    training, validation = data.split(VALIDATION_SHARE)
-    decisions = config.distill.decisions * config.distill.rounds
-    total = config.jepa.iterations + decisions // DECISIONS_A_STEP
+    steps = config.jepa.iterations
+    total = steps + config.distill.decisions * config.distill.rounds // DECISIONS_A_STEP
     report = progress or (lambda done, total: None)
-    seconds = {}
+    seconds, metrics = {}, {}
 
     begin = time.monotonic()
-    agent = train_jepa(training, config.jepa, lambda done, _: report(done, total))
+    agent, figures = train_jepa(
+        training, config.jepa, folder, devices, lambda done, _: report(done, total)
+    )
     seconds["jepa"] = time.monotonic() - begin
 
     begin = time.monotonic()
-    latents = encode(agent, training)
-    train_readout(agent, training, latents, config.labels, config.seed)
-    train_goal_encoder(agent, latents, config.seed)
+    encoded, held_out = encode(agent, training), encode(agent, validation)
+    if goal := training.about.goal if agent.shape.goal else "":
+        train_readout(agent, encoded.latents, encoded.label(goal), config.labels, config.seed)
+        train_goal_encoder(agent, encoded.latents, config.seed)
+        quality = readout_quality(agent, held_out.latents, held_out.label(goal))
+        metrics["readout_r2"], metrics["readout_error"] = quality
+    agent.views.fit(encoded.looks)
     seconds["readout"] = time.monotonic() - begin
-    agent.views.fit(look(agent, training))
-    metrics = evaluate_agent(agent, validation)
+    metrics["prediction_ratio"] = prediction_ratio(agent, held_out, config.jepa.horizon)
+    metrics["view_distance"] = float(agent.views(held_out.looks).max())
+    metrics["latent_std"] = float(held_out.latents.std(axis=0).mean())
 
     begin = time.monotonic()
-    samples = Samples.draw(validation, config.seed)
-    states = np.concatenate([training.proprioception, latents], axis=-1)
-    with tempfile.TemporaryDirectory() as folder:
-        record = {"name": "temporary", "data": {}, "command": "", "results": {}}
-        write_bundle(agent, samples, Path(folder) / "bundle", {**contract.interface(), **record})
+    samples = Samples.draw(validation, agent.shape.history, config.seed)
+    interface = training.about.interface
+    record = {"goal": goal, "goal_unit": _goal_unit(agent, interface)}
+    with tempfile.TemporaryDirectory() as temporary:
+        about = {"name": "temporary", "data": {}, "command": "", "results": {}}
+        write_bundle(agent, samples, Path(temporary) / "b", {**interface, **record, **about})
         metrics["policy_error"] = distill(
             agent,
-            Bundle(Path(folder) / "bundle"),
+            Bundle(Path(temporary) / "b"),
             contract,
-            states.reshape(-1, states.shape[-1]),
+            encoded.states,
             config.distill,
-            lambda done, _: report(config.jepa.iterations + done // DECISIONS_A_STEP, total),
+            lambda done, _: report(steps + done // DECISIONS_A_STEP, total),
         )
     seconds["distill"] = time.monotonic() - begin
 
-    results = {**metrics, "seconds": {name: round(value, 1) for name, value in seconds.items()}}
-    record = {
-        "interface": data.interface,
-        "data": {
-            "transitions": data.transitions,
-            "seed": data.seed,
-            "labelled_frames": config.labels,
-        },
-        "recipe": dataclasses.asdict(config),
-        "results": results,
+    results = {
+        **metrics,
+        **{name: round(value, 4) for name, value in figures.items()},
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
-    return Checkpoint(agent, samples, record)
+    return Checkpoint(
+        agent,
+        samples,
+        {
+            **record,
+            "interface": interface,
+            "data": _provenance(training, validation, config.labels if goal else 0),
+            "recipe": dataclasses.asdict(config),
+            "results": results,
+        },
+    )
 
 
-def evaluate_agent(agent: Agent, data: Dataset) -> dict[str, float]:
-    """The gates of a trained world model, on episodes that it did not see."""
-    latents = encode(agent, data)
-    r2, error = readout_quality(agent, data, latents)
+def _goal_unit(agent: Agent, interface: dict) -> float:
+    """How far from its goal something costs 1: 10 cm, or half of what an environment's spread."""
+    if interface["joints"] or agent.readout is None:
+        return POSITION_UNIT
+    return float(agent.readout.scale.std.mean()) / 2
+
+
+def _provenance(training: Dataset, validation: Dataset, labels: int) -> dict:
+    about = training.about
     return {
-        "readout_r2": r2,
-        "readout_error": error,
-        "prediction_ratio": prediction_ratio(agent, data, latents),
-        "view_distance": float(agent.views(look(agent, data)).max()),
-        "latent_std": float(latents.reshape(-1, latents.shape[-1]).std(axis=0).mean()),
+        "task": about.task,
+        "transitions": training.transitions + validation.transitions,
+        "episodes": training.episodes + validation.episodes,
+        "labelled_frames": labels,
+        "runs": list(about.runs),
     }

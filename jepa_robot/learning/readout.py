@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from jepa_robot.learning.dataset import Dataset
 from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.optimize import Optimizer
 
@@ -13,13 +12,17 @@ READOUT_ITERATIONS = 1500
 GOAL_ITERATIONS = 1500
 
 
-def train_readout(agent: Agent, data: Dataset, latents: np.ndarray, labels: int, seed: int) -> None:
-    """Fit the readout on ``labels`` random frames' true positions; the latents stay as they are."""
+def train_readout(
+    agent: Agent, latents: np.ndarray, truth: np.ndarray, labels: int, seed: int
+) -> None:
+    """Fit the readout on ``labels`` of the frames ``[N, D]`` and what is true of them ``[N, G]``.
+
+    The latents stay as they are.
+    """
     rng = np.random.default_rng(seed)
-    flat = latents.reshape(-1, latents.shape[-1])
-    chosen = rng.choice(len(flat), size=min(labels, len(flat)), replace=False)
-    inputs = torch.from_numpy(flat[chosen])
-    positions = torch.from_numpy(data.ee_position.reshape(-1, 3)[chosen])
+    chosen = rng.choice(len(latents), size=min(labels, len(latents)), replace=False)
+    inputs = torch.from_numpy(latents[chosen])
+    positions = torch.from_numpy(truth[chosen])
     readout = agent.readout
     readout.scale.fit(positions)
     noise = torch.Generator().manual_seed(seed)
@@ -32,9 +35,9 @@ def train_readout(agent: Agent, data: Dataset, latents: np.ndarray, labels: int,
 
 
 def train_goal_encoder(agent: Agent, latents: np.ndarray, seed: int) -> None:
-    """Fit the goal encoder on pairs of a frame's readout and its latent ``[..., D]``: no labels."""
+    """Fit the goal encoder on pairs of a frame's readout and its latent ``[N, D]``: no labels."""
     rng = np.random.default_rng(seed)
-    flat = torch.from_numpy(latents.reshape(-1, latents.shape[-1]))
+    flat = torch.from_numpy(latents)
     with torch.no_grad():
         positions = agent.readout(flat)
     goal_encoder = agent.goal_encoder
@@ -47,10 +50,10 @@ def train_goal_encoder(agent: Agent, latents: np.ndarray, seed: int) -> None:
 
 
 @torch.no_grad()
-def readout_quality(agent: Agent, data: Dataset, latents: np.ndarray) -> tuple[float, float]:
-    """R² and mean distance (m) of the readout on a dataset that it was not fitted on."""
-    positions = data.ee_position.reshape(-1, 3)
-    read = agent.readout(torch.from_numpy(latents.reshape(-1, latents.shape[-1]))).numpy()
-    residual = np.sum((read - positions) ** 2)
-    total = np.sum((positions - positions.mean(axis=0)) ** 2)
-    return float(1 - residual / total), float(np.linalg.norm(read - positions, axis=1).mean())
+def readout_quality(agent: Agent, latents: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """R² and mean distance of the readout of ``[N, D]`` to ``[N, G]`` that it was not fitted on."""
+    read = agent.readout(torch.from_numpy(latents)).numpy()
+    residual = np.sum((read - truth) ** 2)
+    total = np.sum((truth - truth.mean(axis=0)) ** 2)
+    error = np.linalg.norm(read - truth, axis=1).mean()
+    return float(1 - residual / max(total, 1e-12)), float(error)

@@ -18,7 +18,7 @@ INTRINSIC = ("joint_limits", "effort")
 TASK = ("goal_latent", "goal_position")
 TERMS = INTRINSIC + TASK
 LIMIT_MARGIN = 0.1  # rad: nearer to a joint limit than this costs
-POSITION_UNIT = 0.1  # m: a hand this far from its goal costs 1
+POSITION_UNIT = 0.1  # m: what is this far from its goal costs 1
 
 
 class InvalidConfiguration(ValueError):
@@ -34,8 +34,8 @@ class CostConfig:
     goal_position: np.ndarray | None
 
     @classmethod
-    def from_section(cls, section: Mapping, latent_size: int) -> CostConfig:
-        """Check a section: ``weights`` by term, ``goal`` with ``latent`` [D] and ``position`` [3].
+    def from_section(cls, section: Mapping, latent_size: int, goal_size: int = 3) -> CostConfig:
+        """Check a section: ``weights`` by term, ``goal`` with ``latent`` [D] and ``position`` [G].
 
         Raises:
             InvalidConfiguration: unknown term, or a value of the wrong size or not finite.
@@ -50,7 +50,7 @@ class CostConfig:
         return cls(
             finite("cost.weights", [weights.get(term, 0.0) for term in TERMS], len(TERMS)),
             optional("cost.goal.latent", goal.get("latent"), latent_size),
-            optional("cost.goal.position", goal.get("position"), 3),
+            optional("cost.goal.position", goal.get("position"), goal_size),
         )
 
 
@@ -59,14 +59,16 @@ class Cost:
 
     Args:
         bundle: gives the latent and the readout.
-        contract: gives the joint limits.
+        contract: gives the joint limits; None without joints.
     """
 
-    def __init__(self, bundle: Bundle, contract: RobotContract) -> None:
+    def __init__(self, bundle: Bundle, contract: RobotContract | None) -> None:
         self._bundle = bundle
-        self._joints = len(contract.joints)
-        self._lower, self._upper = contract.limits("lower"), contract.limits("upper")
-        self._readout = bundle.session("readout")
+        limits = [contract.limits(end) if contract else np.zeros(0) for end in ("lower", "upper")]
+        self._lower, self._upper = limits
+        self._joints = len(self._lower)
+        self._readout = bundle.session("readout") if bundle.goal_size else None
+        self._unit = bundle.manifest.get("goal_unit", POSITION_UNIT)
         self.configure(CostConfig.from_section({}, bundle.latent_size))
 
     def configure(self, config: CostConfig) -> None:
@@ -90,8 +92,8 @@ class Cost:
             result[..., 2] = np.mean((latents - self.config.goal_latent) ** 2, axis=-1)
         if self.config.goal_position is not None:
             flat = np.ascontiguousarray(latents.reshape(-1, latents.shape[-1]))
-            readout = self._readout(latent=flat).reshape(*states.shape[:-1], 3)
-            error = (readout - self.config.goal_position) / POSITION_UNIT
+            readout = self._readout(latent=flat).reshape(*states.shape[:-1], -1)
+            error = (readout - self.config.goal_position) / self._unit
             result[..., 3] = np.sum(error**2, axis=-1)
         return result
 

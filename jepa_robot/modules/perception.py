@@ -1,17 +1,21 @@
 """Perception: camera images and joint states to a state, ``s[t] = Enc(x[t])``.
 
 The state is proprioception (joint positions in rad and velocities in rad/s, as measured) followed
-by the latent. Velocity is measured, so one frame is window enough.
+by the latent. With joints, whose velocity is measured, one frame is window enough; a bundle may ask
+for more, its history.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from jepa_robot.models import Bundle
+
+LONGEST_GAP = 1.5  # time steps: frames further apart do not make a window
 
 
 class InvalidObservation(ValueError):
@@ -40,6 +44,13 @@ class Perception:
         self._cameras = bundle.manifest["cameras"]
         self._encoder = bundle.session("encoder")
         self.tells_views = "views" in self._encoder.outputs
+        self._past: deque[np.ndarray] = deque(maxlen=bundle.history)
+        self._gap = LONGEST_GAP * bundle.manifest["time_step"] * 1e9
+        self._stamp = 0
+
+    def forget(self) -> None:
+        """What comes next has no past: before it, its first frame is seen again."""
+        self._past.clear()
 
     def encode(self, observation: Observation) -> np.ndarray:
         """The state ``[1, S]`` float32 of an observation; the rest is as in :meth:`look`."""
@@ -55,7 +66,7 @@ class Perception:
         Raises:
             InvalidObservation: for images of another size, or joints that are no finite numbers.
         """
-        images = self.preprocess(observation.images)
+        images = self._window(observation)
         joints = len(self.bundle.manifest["joints"])
         proprioception = np.concatenate([observation.positions, observation.velocities])
         if proprioception.shape != (2 * joints,):
@@ -87,15 +98,30 @@ class Perception:
             InvalidObservation: for images of another size.
         """
         joints = len(self.bundle.manifest["joints"])
+        history = self.bundle.history
         state = self._encoder(
-            images=self.preprocess(images)[None],
+            images=_as_window([self.preprocess(images)] * history)[None],
             proprioception=np.zeros((1, 2 * joints), np.float32),
         )
         return self.bundle.latent(state)
 
+    def _window(self, observation: Observation) -> np.ndarray:
+        """The last frames, which must follow each other: ``[K, cameras, h, w, 3]``."""
+        images = self.preprocess(observation.images)
+        if not 0 < observation.stamp - self._stamp <= self._gap:
+            self.forget()
+        self._stamp = observation.stamp
+        self._past.extend([images] * (1 if self._past else self.bundle.history))
+        return _as_window(list(self._past))
+
     def preprocess(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Crop, convert to RGB and resize: ``[cameras, h, w, 3]`` uint8."""
         return preprocess(images, self._cameras, self.bundle.manifest["image_size"])
+
+
+def _as_window(frames: list[np.ndarray]) -> np.ndarray:
+    """``[K, cameras, h, w, 3]``; without the first axis where K is 1, as the encoder takes it."""
+    return frames[0] if len(frames) == 1 else np.stack(frames)
 
 
 def preprocess(

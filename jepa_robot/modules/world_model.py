@@ -16,10 +16,20 @@ class WorldModel:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self._predictor = bundle.session("predictor")
+        self._takes_z = "z" in self._predictor.inputs
 
-    def predict(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """One step: states ``[N, S]`` and actions ``[N, A]`` to the next states ``[N, S]``."""
-        return self._predictor(state=states, action=actions)
+    def predict(
+        self, states: np.ndarray, actions: np.ndarray, z: np.ndarray | None = None
+    ) -> np.ndarray:
+        """One step: states ``[N, S]``, actions ``[N, A]`` and z ``[N, Z]`` to states ``[N, S]``.
+
+        Without z it is 0, the centre of what it is drawn from.
+        """
+        if not self._takes_z:
+            return self._predictor(state=states, action=actions)
+        if z is None:
+            z = np.zeros((len(states), self.bundle.z_size), np.float32)
+        return self._predictor(state=states, action=actions, z=z)
 
     def rollout(self, state: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Imagined states ``[N, H, S]`` after each action of ``[N, H, A]``.

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from jepa_robot.learning.dataset import load_dataset
+from jepa_robot.dataset import open_dataset
 from jepa_robot.robot.contract import load_contract
-from jepa_robot_sim.collect import collect
+from jepa_robot_sim.collect import ArmSource, collect
 
 
 @pytest.fixture(scope="session")
@@ -14,15 +14,15 @@ def contract():
 
 
 @pytest.fixture(scope="session")
-def data_folder(contract, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("learning") / "data"
-    collect(contract, folder, transitions=2000, seed=7, processes=2)
-    return folder
+def data_file(contract, tmp_path_factory):
+    file = tmp_path_factory.mktemp("learning") / "data.h5"
+    collect(ArmSource(contract), file, transitions=2000, seed=7, processes=2)
+    return file
 
 
 @pytest.fixture(scope="session")
-def data(data_folder):
-    return load_dataset(data_folder)
+def data(data_file):
+    return open_dataset(data_file)
 
 
 @pytest.fixture(scope="session", autouse=True)

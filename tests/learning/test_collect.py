@@ -1,44 +1,153 @@
-"""Collecting data, and refusing to learn from what does not fit."""
+"""Collecting data: the same in any number of processes, and nothing that was finished is lost."""
 
 import dataclasses
+import itertools
+import json
 
-import h5py
 import numpy as np
 import pytest
 
-from jepa_robot.learning.dataset import InvalidDataset, load_dataset
-from jepa_robot_sim.collect import EPISODE_STEPS, collect, explore
+import jepa_robot_sim.collect as collecting
+from jepa_robot.dataset import About, InvalidDataset, open_dataset, read_about
+from jepa_robot_sim.collect import EPISODE_STEPS, ArmSource, collect, with_last
+from jepa_robot_sim.exploration import explore
+
+
+@dataclasses.dataclass(frozen=True)
+class CheapSource:
+    """Episodes of random numbers, some of which end early: what is tested is not the simulator."""
+
+    task: str = "count"
+    episode_steps: int = 10
+    fails_at: int = 1000
+
+    def open(self):
+        return CheapRecorder(self)
+
+
+class CheapRecorder:
+    def __init__(self, source):
+        self._source, self._count = source, itertools.count()
+        camera = {"name": "camera"}
+        self.about = About({"joints": [], "cameras": [camera]}, source.task, "")
+
+    def record(self, rng):
+        if next(self._count) == self._source.fails_at:
+            raise OSError(28, "No space left on device")
+        steps = int(rng.integers(5, 11))
+        return {
+            "pixels": rng.integers(0, 255, (steps + 1, 32, 32, 3), np.uint8),
+            "action": with_last(list(rng.uniform(-1, 1, (steps, 2)))),
+            "scripted": np.ones((steps + 1, 1), np.uint8),
+        }
+
+
+@pytest.fixture(autouse=True)
+def fresh_recorders():
+    collecting._recorders.clear()
+
+
+def actions(path):
+    return open_dataset(path).columns["action"]
 
 
 def test_the_same_seed_gives_the_same_data_in_any_number_of_processes(contract, data, tmp_path):
-    collect(contract, tmp_path / "again", transitions=600, seed=7, processes=1)
-    again = load_dataset(tmp_path / "again")
-    for name in ("images", "proprioception", "actions", "ee_position"):
-        np.testing.assert_array_equal(
-            getattr(again, name)[:20], getattr(data, name)[:20], err_msg=name
-        )
+    collect(ArmSource(contract), tmp_path / "again.h5", transitions=100, seed=7, processes=1)
+    again = open_dataset(tmp_path / "again.h5")
+    rows = np.arange(4 * (EPISODE_STEPS + 1))
+    np.testing.assert_array_equal(again.images(rows), data.images(rows))
+    for name, column in again.columns.items():
+        np.testing.assert_array_equal(column, data.columns[name][rows], err_msg=name)
 
 
-def test_another_seed_gives_other_data(contract, data, tmp_path):
-    collect(contract, tmp_path / "other", transitions=EPISODE_STEPS, seed=8)
-    assert not np.array_equal(load_dataset(tmp_path / "other").actions[0], data.actions[0])
+def test_another_seed_gives_other_data(tmp_path):
+    for seed in (7, 8):
+        collect(CheapSource(), tmp_path / f"{seed}.h5", transitions=10, seed=seed)
+    assert not np.array_equal(actions(tmp_path / "7.h5")[:5], actions(tmp_path / "8.h5")[:5])
 
 
-def test_progress_ends_at_the_total_and_whole_episodes_are_stored(contract, tmp_path):
+def test_there_are_enough_transitions_where_episodes_end_early(tmp_path):
     calls = []
     count = collect(
-        contract, tmp_path / "data", transitions=30, progress=lambda *call: calls.append(call)
+        CheapSource(), tmp_path / "data.h5", 100, progress=lambda *call: calls.append(call)
     )
-    assert count == 2 * EPISODE_STEPS
-    assert calls[-1] == (count, count)
+    data = open_dataset(tmp_path / "data.h5")
+    assert count == data.transitions >= 100
+    assert data.episodes > 10
+    assert calls[-1] == (100, 100)
+    assert not (tmp_path / "data.h5.parts").exists()
+
+
+def test_appending_with_the_same_seed_goes_on(tmp_path):
+    whole, grown = tmp_path / "whole.h5", tmp_path / "grown.h5"
+    collect(CheapSource(), whole, 100, seed=3)
+    collect(CheapSource(), grown, 40, seed=3)
+    collect(CheapSource(), grown, 50, seed=3, append=True, command="the second")
+    shared = len(actions(grown))
+    np.testing.assert_array_equal(actions(whole)[:shared], actions(grown)[: len(actions(whole))])
+    assert [run["command"] for run in read_about(grown).runs] == ["", "the second"]
+
+
+def test_a_recording_that_was_stopped_goes_on_where_it_was(tmp_path):
+    path, whole = tmp_path / "data.h5", tmp_path / "whole.h5"
+    with pytest.raises(OSError, match=r"6 finished episodes are kept in .*parts, the same command"):
+        collect(CheapSource(fails_at=6), path, 100, seed=3)
+    assert not path.exists()
+    collecting._recorders.clear()
+    recorded = []
+    honest = collecting._record
+    collecting._record = lambda *a: recorded.append(a[2]) or honest(*a)
+    try:
+        collect(CheapSource(), path, 100, seed=3)
+    finally:
+        collecting._record = honest
+    assert min(recorded) == 6
+    collect(CheapSource(), whole, 100, seed=3)
+    np.testing.assert_array_equal(actions(path), actions(whole))
+
+
+def test_what_another_command_left_is_not_mixed_in(tmp_path):
+    path = tmp_path / "data.h5"
+    with pytest.raises(OSError, match="No space left"):
+        collect(CheapSource(fails_at=2), path, 100, seed=3)
+    with pytest.raises(InvalidDataset, match=r"another recording \(seed 3\), expected the command"):
+        collect(CheapSource(), path, 100, seed=4)
+
+
+def test_provenance_tells_command_seed_versions_and_the_share_of_scripts(tmp_path):
+    collect(CheapSource(), tmp_path / "data.h5", 20, seed=5, command="jepa-robot collect")
+    run = read_about(tmp_path / "data.h5").runs[0]
+    assert (run["command"], run["seed"], run["scripted"]) == ("jepa-robot collect", 5, 1.0)
+    assert run["versions"]["numpy"] == np.__version__
+    json.dumps(run)
+
+
+def test_an_existing_file_is_not_written_into(tmp_path):
+    (tmp_path / "data.h5").write_text("mine")
+    with pytest.raises(FileExistsError, match="expected the name of a new file, or --append"):
+        collect(CheapSource(), tmp_path / "data.h5", 20)
+    assert (tmp_path / "data.h5").read_text() == "mine"
+
+
+def test_nothing_is_appended_to_data_of_another_task(tmp_path):
+    collect(CheapSource(), tmp_path / "data.h5", 20)
+    with pytest.raises(InvalidDataset, match="task is 'count', expected 'other'"):
+        collect(CheapSource(task="other"), tmp_path / "data.h5", 20, append=True)
+
+
+def test_nothing_is_appended_to_data_of_another_robot(contract, tmp_path):
+    collect(ArmSource(contract), tmp_path / "data.h5", transitions=EPISODE_STEPS)
+    slower = dataclasses.replace(contract, rates=dataclasses.replace(contract.rates, image=10))
+    with pytest.raises(InvalidDataset, match=r"time_step is 0\.05 in the data, 0\.1 on the robot"):
+        collect(ArmSource(slower), tmp_path / "data.h5", transitions=25, append=True)
 
 
 def test_episodes_stay_in_the_workspace_and_cover_it(contract, data):
     lower, upper = contract.workspace
-    assert (data.ee_position > np.array(lower) - 0.03).all()
-    assert (data.ee_position < np.array(upper) + 0.03).all()
-    spread = np.ptp(data.ee_position.reshape(-1, 3), axis=0)
-    assert (spread > 0.9 * np.subtract(upper, lower)).all()
+    places = data.columns["hand_position"]
+    assert (places > np.array(lower) - 0.03).all()
+    assert (places < np.array(upper) + 0.03).all()
+    assert (np.ptp(places, axis=0) > 0.9 * np.subtract(upper, lower)).all()
 
 
 def test_actions_are_bounded_and_smooth():
@@ -51,51 +160,8 @@ def test_actions_are_bounded_and_smooth():
 @pytest.mark.parametrize(
     ("field", "value"), [("transitions", 0), ("processes", -1), ("seed", -3), ("seed", 0.5)]
 )
-def test_a_bad_number_is_named(contract, tmp_path, field, value):
+def test_a_bad_number_is_named(tmp_path, field, value):
     arguments = {"transitions": 25, "seed": 0, "processes": 1, field: value}
     with pytest.raises(ValueError, match=f"{field} is {value}"):
-        collect(contract, tmp_path / "data", **arguments)
+        collect(CheapSource(), tmp_path / "data.h5", **arguments)
     assert not list(tmp_path.iterdir())
-
-
-def test_an_existing_folder_is_not_written_into(contract, tmp_path):
-    with pytest.raises(FileExistsError, match="expected the name of a new dataset"):
-        collect(contract, tmp_path, transitions=25)
-
-
-def test_data_of_another_robot_is_refused_by_what_differs(contract, data_folder):
-    slower = dataclasses.replace(contract, rates=dataclasses.replace(contract.rates, image=10))
-    with pytest.raises(InvalidDataset, match=r"time_step is 0\.05 in the data, 0\.1 on the robot"):
-        load_dataset(data_folder, slower.interface())
-    other = dataclasses.replace(contract, joints=contract.joints[::-1])
-    with pytest.raises(InvalidDataset, match=r"joints\[0\] is 'panda_joint1'"):
-        load_dataset(data_folder, other.interface())
-
-
-def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no \.h5 shards"):
-        load_dataset(tmp_path)
-
-
-def test_a_damaged_shard_is_named(contract, tmp_path):
-    collect(contract, tmp_path / "data", transitions=25)
-    shard = next((tmp_path / "data").glob("*.h5"))
-    shard.write_bytes(shard.read_bytes()[:1000])
-    with pytest.raises(InvalidDataset, match=r"block-00000\.h5: is no shard"):
-        load_dataset(tmp_path / "data")
-
-
-def test_shards_of_different_runs_do_not_mix(contract, tmp_path):
-    collect(contract, tmp_path / "data", transitions=25, seed=0)
-    collect(contract, tmp_path / "other", transitions=25, seed=1)
-    (tmp_path / "other" / "block-00000.h5").rename(tmp_path / "data" / "block-00001.h5")
-    with pytest.raises(InvalidDataset, match="another run"):
-        load_dataset(tmp_path / "data")
-
-
-def test_a_number_that_is_not_finite_is_refused(contract, tmp_path):
-    collect(contract, tmp_path / "data", transitions=25)
-    with h5py.File(next((tmp_path / "data").glob("*.h5")), "r+") as file:
-        file["velocities"][0, 3, 2] = np.nan
-    with pytest.raises(InvalidDataset, match="proprioception holds numbers that are not finite"):
-        load_dataset(tmp_path / "data")

@@ -6,10 +6,11 @@ from jepa_robot.learning.distill import DistillConfig
 from jepa_robot.learning.export import export
 from jepa_robot.learning.jepa import JEPAConfig
 from jepa_robot.learning.pipeline import TrainConfig, train_all
+from jepa_robot.learning.predictors import PredictorConfig
 from jepa_robot.models import Bundle
 
 MOMENT = TrainConfig(
-    jepa=JEPAConfig(latent_size=4, width=16, iterations=4, batch=4),
+    jepa=JEPAConfig(latent_size=4, predictor=PredictorConfig(width=16), iterations=4, batch=4),
     distill=DistillConfig(decisions=20, rounds=2, iterations=5, imagined_steps=3),
     labels=50,
     seed=3,
@@ -17,10 +18,10 @@ MOMENT = TrainConfig(
 
 
 @pytest.fixture(scope="module")
-def trained(contract, data_folder, tmp_path_factory):
+def trained(contract, data_file, tmp_path_factory):
     run = tmp_path_factory.mktemp("pipeline") / "run"
     calls = []
-    metrics = train_all(data_folder, run, contract, MOMENT, lambda *call: calls.append(call))
+    metrics = train_all(data_file, run, contract, MOMENT, lambda *call: calls.append(call))
     return run, metrics, calls
 
 
@@ -34,25 +35,27 @@ def test_metrics_and_progress_cover_every_stage(trained):
 
 
 def test_the_bundle_records_data_labels_seed_and_recipe(trained, contract, tmp_path):
-    export(trained[0], tmp_path / "bundle", contract, "moment", "a command")
+    export(trained[0], tmp_path / "bundle", "moment", "a command", contract)
     manifest = Bundle(tmp_path / "bundle").manifest
-    assert manifest["data"] == {"transitions": 2000, "seed": 7, "labelled_frames": 50}
+    data = manifest["data"]
+    assert (data["transitions"], data["labelled_frames"], data["task"]) == (2000, 50, "reach")
+    assert data["runs"][0]["seed"] == 7
     assert manifest["recipe"]["jepa"]["seed"] == manifest["recipe"]["distill"]["seed"] == 3
-    assert manifest["recipe"]["jepa"]["width"] == 16
+    assert manifest["recipe"]["jepa"]["predictor"]["width"] == 16
     assert manifest["results"]["readout_r2"] == trained[1]["readout_r2"]
 
 
 def test_the_bundle_can_tell_what_the_cameras_should_show(trained, contract, tmp_path):
-    export(trained[0], tmp_path / "bundle", contract, "moment", "a command")
+    export(trained[0], tmp_path / "bundle", "moment", "a command", contract)
     assert list(Bundle(tmp_path / "bundle").session("encoder").outputs) == ["state", "views"]
 
 
-def test_a_finished_run_is_not_written_over(trained, contract, data_folder):
+def test_a_finished_run_is_not_written_over(trained, contract, data_file):
     with pytest.raises(FileExistsError, match="expected the name of a new run"):
-        train_all(data_folder, trained[0], contract, MOMENT)
+        train_all(data_file, trained[0], contract, MOMENT)
 
 
 def test_missing_data_is_named(contract, tmp_path):
-    with pytest.raises(FileNotFoundError, match="expected a collected dataset"):
+    with pytest.raises(FileNotFoundError, match="expected a recording made by collect"):
         train_all(tmp_path / "nothing", tmp_path / "run", contract, MOMENT)
     assert not list(tmp_path.iterdir())

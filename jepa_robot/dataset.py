@@ -1,0 +1,449 @@
+"""Recorded episodes: one HDF5 file, in the layout that stable-worldmodel reads and writes.
+
+Each column is one dataset whose rows are the frames of all episodes, one after the other;
+``ep_len`` and ``ep_offset`` say where each begins. What we add is one attribute, ``about`` (JSON):
+the robot's interface and how the data came about. Files without it are read, too.
+
+=================  ==============================  ================================================
+column             rows                            meaning
+=================  ==============================  ================================================
+``pixels``         ``[h, cameras * w, 3]`` uint8   the cameras' RGB pictures, side by side
+``action``         ``[A]`` float32, in [-1, 1]     what was done at this frame; NaN at an episode's
+                                                   last frame, after which nothing was recorded
+``proprio``        ``[P]`` float32                 joint positions (rad) and velocities (rad/s);
+                                                   not there without joints
+``scripted``       ``[1]`` uint8                   1 where the action came from a script
+any other          ``[n]`` float32                 a label: true places, in m, for readouts, gauges
+=================  ==============================  ================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from jepa_robot.models import difference
+
+FORMAT = 2
+INDEX = ("ep_len", "ep_offset")
+NO_LABELS = ("pixels", "action", "proprio", "scripted")
+IN_MEMORY = 2 << 30  # bytes of pictures that are kept in memory; more are read as they are needed
+CHECKED_PIXELS = 7  # every so many of a picture are enough to see whether it shows anything
+LISTED = 5  # problems that a report names one by one
+ROUNDING = 1e-5  # of an action
+
+
+class InvalidDataset(ValueError):
+    """Data that cannot be learned from; the message names file, episode and frame."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why an episode is left out: ``text`` says what is wrong with it from ``frame`` on."""
+
+    episode: int
+    frame: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"episode {self.episode}, frame {self.frame}: {self.text}"
+
+
+@dataclass(frozen=True)
+class About:
+    """Where data comes from.
+
+    ``interface`` is the robot's (``RobotContract.interface()``) or environment's; ``goal`` is the
+    label that a goal of the task means; ``runs`` are the commands that recorded it, with their
+    seeds and versions.
+    """
+
+    interface: dict
+    task: str = ""
+    goal: str = ""
+    runs: tuple[dict, ...] = ()
+
+    def to_json(self) -> str:
+        fields = {name: getattr(self, name) for name in ("interface", "task", "goal", "runs")}
+        return json.dumps({"format": FORMAT, **fields})
+
+    @classmethod
+    def from_json(cls, text: str, source: str) -> About:
+        """Read the attribute.
+
+        Raises:
+            InvalidDataset: it is of another format.
+        """
+        try:
+            data = json.loads(text)
+            found = data.pop("format")
+            if found != FORMAT:
+                raise InvalidDataset(f"{source}: format is {found}, expected {FORMAT}")
+            return cls(**{**data, "runs": tuple(data["runs"])})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, InvalidDataset):
+                raise
+            raise InvalidDataset(
+                f"{source}: its attribute about is damaged ({error}), expected JSON"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Episodes of any length, of which the usable ones are learned from.
+
+    ``columns`` has every column but the pictures as an array ``[rows, ...]``; ``lengths`` and
+    ``offsets`` ``[E]`` are those of the usable episodes, in rows; ``problems`` says what was left
+    out. ``pixels`` is an array, or an HDF5 dataset that is read where it is indexed.
+    """
+
+    path: Path
+    about: About
+    columns: dict[str, np.ndarray]
+    pixels: np.ndarray | h5py.Dataset
+    lengths: np.ndarray
+    offsets: np.ndarray
+    problems: tuple[Problem, ...] = field(default=(), repr=False)
+
+    @property
+    def episodes(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def transitions(self) -> int:
+        return int((self.lengths - 1).sum())
+
+    @property
+    def cameras(self) -> int:
+        return len(self.about.interface["cameras"])
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of one camera's picture."""
+        height, width = self.pixels.shape[1:3]
+        return int(height), int(width) // self.cameras
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(name for name in self.columns if name not in NO_LABELS)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """``[N]``: the rows of all usable episodes."""
+        pairs = zip(self.offsets, self.lengths, strict=True)
+        return np.concatenate([np.arange(offset, offset + length) for offset, length in pairs])
+
+    def images(self, rows: np.ndarray) -> np.ndarray:
+        """Pictures ``[..., cameras, h, w, 3]`` uint8 of rows ``[...]``."""
+        flat = np.asarray(rows).ravel()
+        if isinstance(self.pixels, np.ndarray):
+            pixels = self.pixels[flat]
+        else:
+            unique, inverse = np.unique(flat, return_inverse=True)
+            pixels = _read_rows(self.pixels, unique)[inverse]
+        height, width = self.image_size
+        split = pixels.reshape(len(flat), height, self.cameras, width, 3).swapaxes(1, 2)
+        return split.reshape(*np.shape(rows), *split.shape[1:])
+
+    def proprioception(self, rows: np.ndarray) -> np.ndarray:
+        """``[..., P]`` float32 of rows ``[...]``; P is 0 without joints."""
+        column = self.columns.get("proprio")
+        return np.zeros((*np.shape(rows), 0), np.float32) if column is None else column[rows]
+
+    def windows(self, horizon: int, history: int = 1) -> np.ndarray:
+        """``[W]``: the row at which each window's first action is taken.
+
+        A window has ``history - 1`` frames before that row and ``horizon`` after it.
+
+        Raises:
+            InvalidDataset: no episode is long enough.
+        """
+        before = history - 1
+        starts = [
+            np.arange(offset + before, offset + length - horizon)
+            for offset, length in zip(self.offsets, self.lengths, strict=True)
+        ]
+        starts = np.concatenate(starts) if starts else np.zeros(0, int)
+        if not len(starts):
+            longest = max(self.lengths, default=0)
+            raise InvalidDataset(
+                f"{self.path}: the longest usable episode has {longest} frames, expected at least "
+                f"{before + horizon + 1}, those of a window of {horizon} steps"
+            )
+        return starts
+
+    def split(self, share: float) -> tuple[Dataset, Dataset]:
+        """The first episodes, and the last ``share`` of them (at least one) for validation.
+
+        Raises:
+            InvalidDataset: there is nothing left for training.
+        """
+        count = max(1, round(share * self.episodes))
+        if count >= self.episodes:
+            raise InvalidDataset(
+                f"{self.path}: {self.episodes} usable episode(s), expected enough to hold out "
+                f"{count}"
+            )
+        return self.take(slice(None, -count)), self.take(slice(-count, None))
+
+    def take(self, which: slice | np.ndarray) -> Dataset:
+        """Some of the usable episodes."""
+        kept = {name: getattr(self, name) for name in ("path", "about", "columns", "pixels")}
+        return Dataset(**kept, lengths=self.lengths[which], offsets=self.offsets[which])
+
+    def report(self) -> str:
+        """What was left out, in words; empty if nothing was."""
+        if not self.problems:
+            return ""
+        listed = [str(problem) for problem in self.problems[:LISTED]]
+        more = len(self.problems) - len(listed)
+        tail = f"; and {more} more" if more > 0 else ""
+        total = len({problem.episode for problem in self.problems})
+        return f"{self.path}: {total} episode(s) are left out: {'; '.join(listed)}{tail}"
+
+
+def open_dataset(
+    path: str | Path, interface: dict | None = None, in_memory: int = IN_MEMORY
+) -> Dataset:
+    """Read a recording, and leave out the episodes that cannot be learned from.
+
+    Args:
+        path: the file.
+        interface: refuse data of a robot with another ``RobotContract.interface()``.
+        in_memory: bytes of pictures up to which they are kept in memory.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InvalidDataset: it is damaged, of another robot, or has no usable episode; names what
+            differs.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: is missing, expected a recording made by collect")
+    file = _open(path)
+    try:
+        lengths, offsets = (file[name][:].astype(np.int64) for name in INDEX)
+        names = [name for name in file if name not in INDEX]
+        missing = {"pixels", "action"} - set(names)
+        if missing:
+            raise InvalidDataset(f"{path}: has no column {sorted(missing)[0]}, expected one")
+        rows = int(lengths.sum())
+        for name in names:
+            if len(file[name]) < rows:
+                raise InvalidDataset(
+                    f"{path}: column {name} has {len(file[name])} rows, expected {rows}, "
+                    "the sum of ep_len"
+                )
+        columns = {name: file[name][:rows] for name in names if file[name].ndim == 2}
+        columns.pop("pixels", None)
+        columns = {
+            name: array.astype(np.float32) if array.dtype.kind == "f" else array
+            for name, array in columns.items()
+            if array.dtype.kind in "fiub"
+        }
+        pixels = file["pixels"]
+        if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
+            raise InvalidDataset(
+                f"{path}: pixels are {pixels.dtype} {list(pixels.shape)}, "
+                "expected uint8 [rows, h, w, 3]"
+            )
+        if pixels.nbytes <= in_memory:
+            pixels = pixels[:rows]
+        about = file.attrs.get("about")
+    except (OSError, KeyError) as error:
+        raise InvalidDataset(f"{path}: is damaged: {error}") from error
+    about = (
+        About.from_json(about, str(path))
+        if about is not None
+        else About(_interface_of(pixels.shape, columns["action"].shape[1]))
+    )
+    if interface is not None:
+        check_interface(str(path), about.interface, interface)
+    dataset = Dataset(path, about, columns, pixels, lengths, offsets)
+    problems = tuple(find_problems(dataset))
+    bad = {problem.episode for problem in problems}
+    usable = np.array([episode not in bad for episode in range(len(lengths))], bool)
+    if not usable.any():
+        why = str(problems[0]) if problems else "there is none"
+        raise InvalidDataset(f"{path}: has no usable episode: {why}")
+    return Dataset(path, about, columns, pixels, lengths[usable], offsets[usable], problems)
+
+
+def find_problems(dataset: Dataset) -> Iterator[Problem]:
+    """What makes episodes unusable: numbers that are not finite, actions out of range, cameras
+    that show nothing. One problem an episode.
+    """
+    for episode, (offset, length) in enumerate(
+        zip(dataset.offsets.tolist(), dataset.lengths.tolist(), strict=True)
+    ):
+        rows = slice(offset, offset + length)
+        problem = _wrong_numbers(dataset, rows) or _dead_camera(dataset, rows)
+        if problem:
+            yield Problem(episode, *problem)
+
+
+def check_interface(source: str, actual: dict, expected: dict) -> None:
+    """Compare what ``source`` was recorded with to a robot's ``RobotContract.interface()``.
+
+    Raises:
+        InvalidDataset: names the first joint, camera, action channel or rate that differs.
+    """
+    for name, value in expected.items():
+        mismatch = difference(name, actual.get(name), value, holder="data")
+        if mismatch:
+            raise InvalidDataset(f"{source}: is of another robot: {mismatch}")
+
+
+def read_about(path: str | Path) -> About | None:
+    """What a file says of itself; None for one that does not.
+
+    Raises:
+        InvalidDataset: it cannot be read.
+    """
+    with _open(Path(path)) as file:
+        text = file.attrs.get("about")
+    return None if text is None else About.from_json(text, str(path))
+
+
+def write_dataset(
+    path: str | Path, about: About, episodes: Iterable[Mapping[str, np.ndarray]]
+) -> int:
+    """Write a file anew, which appears when it is complete: what was there before stays until then.
+
+    Args:
+        path: the file.
+        about: its provenance.
+        episodes: columns ``[T + 1, ...]`` each, in the layout above.
+
+    Returns:
+        How many frames were written.
+
+    Raises:
+        InvalidDataset: an episode has other columns than the first.
+        OSError: the disk is full, for example; nothing has changed then.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with h5py.File(temporary, "w") as file:
+            file.attrs["about"] = about.to_json()
+            rows = _append(file, episodes)
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return rows
+
+
+def read_episodes(path: str | Path) -> Iterator[dict[str, np.ndarray]]:
+    """The episodes of a file, one after the other, as they are: memory holds one at a time."""
+    with _open(Path(path)) as file:
+        names = [name for name in file if name not in INDEX]
+        for offset, length in zip(file["ep_offset"][:], file["ep_len"][:], strict=True):
+            yield {name: file[name][offset : offset + length] for name in names}
+
+
+def _append(file: h5py.File, episodes: Iterable[Mapping[str, np.ndarray]]) -> int:
+    lengths: list[int] = []
+    for episode in episodes:
+        for name, array in episode.items():
+            if not lengths:
+                _create(file, name, array)
+            if name not in file or file[name].shape[1:] != array.shape[1:]:
+                raise InvalidDataset(
+                    f"episode {len(lengths)}: {name} is {list(array.shape)}, expected what the "
+                    "first one has"
+                )
+            begin = file[name].len()
+            file[name].resize(begin + len(array), axis=0)
+            file[name][begin:] = array
+        lengths.append(len(episode["action"]))
+    offsets = np.cumsum([0, *lengths[:-1]]) if lengths else []
+    file.create_dataset("ep_len", data=np.array(lengths, np.int32), maxshape=(None,))
+    file.create_dataset("ep_offset", data=np.array(offsets, np.int64), maxshape=(None,))
+    return sum(lengths)
+
+
+def _create(file: h5py.File, name: str, array: np.ndarray) -> None:
+    """A column that can grow. A picture a chunk: windows are read at random."""
+    is_picture = array.ndim == 4
+    rows = 1 if is_picture else 256
+    file.create_dataset(
+        name,
+        shape=(0, *array.shape[1:]),
+        maxshape=(None, *array.shape[1:]),
+        dtype=array.dtype,
+        chunks=(rows, *array.shape[1:]),
+        compression="lzf" if is_picture else None,
+    )
+
+
+def _open(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise InvalidDataset(
+            f"{path}: cannot be read ({error}), expected a whole HDF5 file"
+        ) from error
+
+
+def _read_rows(pixels: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
+    """Sorted rows, in runs of neighbours: HDF5 is slow at lists of them."""
+    result = np.empty((len(rows), *pixels.shape[1:]), pixels.dtype)
+    for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
+        first, last = rows[run[0]], rows[run[-1]]
+        pixels.read_direct(result, np.s_[first : last + 1], np.s_[run[0] : run[-1] + 1])
+    return result
+
+
+def _interface_of(pixels: Sequence[int], actions: int) -> dict:
+    """What can be told of a file that says nothing of itself: one camera, and no joints."""
+    height, width = int(pixels[1]), int(pixels[2])
+    crop = [0, 0, width, height]
+    camera = {"name": "pixels", "width": width, "height": height, "encoding": "rgb8", "crop": crop}
+    channels = [{"name": f"action_{i}", "unit": "", "scale": 1.0} for i in range(actions)]
+    return {
+        "joints": [],
+        "actions": {"kind": "environment", "channels": channels},
+        "cameras": [camera],
+        "time_step": 1.0,
+    }
+
+
+def _wrong_numbers(dataset: Dataset, rows: slice) -> tuple[int, str] | None:
+    for name, column in dataset.columns.items():
+        values = column[rows][:-1] if name == "action" else column[rows]
+        if values.dtype.kind != "f":
+            continue
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if len(bad):
+            return int(bad[0]), f"{name} is not finite, expected numbers"
+    actions = dataset.columns["action"][rows][:-1]
+    bad = np.flatnonzero((np.abs(actions) > 1 + ROUNDING).any(axis=1))
+    if len(bad):
+        value = float(np.abs(actions[bad[0]]).max())
+        return int(bad[0]), f"action has {value:.3g}, expected values in [-1, 1]"
+    return None
+
+
+def _dead_camera(dataset: Dataset, rows: slice) -> tuple[int, str] | None:
+    """A camera whose every picture is of one colour."""
+    pixels = dataset.pixels[rows]
+    width = dataset.image_size[1]
+    for index, camera in enumerate(dataset.about.interface["cameras"]):
+        part = pixels[:, ::CHECKED_PIXELS, index * width : (index + 1) * width : CHECKED_PIXELS]
+        flat = part.reshape(len(part), -1, 3)
+        is_blank = (flat == flat[:, :1]).all(axis=(1, 2))
+        if is_blank.all():
+            return 0, f"camera {camera['name']} shows nothing but one colour"
+    return None

@@ -1,0 +1,135 @@
+"""Trains a JEPA with Lightning: checkpoints, logs, resuming, several devices or machines."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from jepa_robot.dataset import Dataset
+from jepa_robot.learning.batches import EPOCH, Batches, loader
+from jepa_robot.learning.jepa import JEPA, JEPAConfig, new_agent
+from jepa_robot.learning.networks import Agent
+from jepa_robot.learning.optimize import GRADIENT_NORM
+
+LAST = "last"  # the checkpoint that training resumes from
+LOGS = "logs"  # of TensorBoard
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What computes: Lightning's own flags, under their names.
+
+    ``workers``: processes that prepare batches beside.
+    """
+
+    accelerator: str = "auto"
+    devices: str = "1"
+    num_nodes: int = 1
+    strategy: str = "auto"
+    workers: int = 0
+
+
+def train_jepa(
+    data: Dataset,
+    config: JEPAConfig,
+    folder: str | Path | None = None,
+    devices: Devices | None = None,
+    progress: Progress | None = None,
+) -> tuple[Agent, dict[str, float]]:
+    """Train encoder, predictor and what helps them on a dataset's windows.
+
+    Args:
+        data: what is learned from.
+        config: settings.
+        folder: for checkpoints and TensorBoard's logs; a checkpoint that is there is resumed.
+        devices: what computes.
+        progress: called with steps done and to do.
+
+    Returns:
+        The agent, and how long training took: ``seconds`` a step, and ``share_beside``, the share
+        of that in which no network was computed.
+    """
+    devices = devices or Devices()
+    module = JEPA(new_agent(data, config), config)
+    epochs = math.ceil(config.iterations / EPOCH)
+    clock = _Clock(progress, config.iterations)
+    callbacks: list[Callback] = [clock]
+    last = None
+    if folder is not None:
+        callbacks.append(ModelCheckpoint(folder, filename=LAST, enable_version_counter=False))
+        last = Path(folder) / f"{LAST}.ckpt"
+    with warnings.catch_warnings():
+        # Advice on worker processes and on logging intervals that do not fit so short a training.
+        warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
+        warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
+        trainer = lightning.Trainer(
+            accelerator=devices.accelerator,
+            devices=int(devices.devices) if devices.devices.isdigit() else devices.devices,
+            num_nodes=devices.num_nodes,
+            strategy=devices.strategy,
+            max_steps=config.iterations,
+            max_epochs=epochs,
+            gradient_clip_val=GRADIENT_NORM,
+            logger=TensorBoardLogger(folder, name="", version=LOGS) if folder else False,
+            enable_checkpointing=folder is not None,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            log_every_n_steps=10,
+            callbacks=callbacks,
+        )
+        batches = Batches(
+            data, config.batch, config.horizon, module.agent.shape.history, config.seed
+        )
+        trainer.fit(
+            module,
+            loader(batches, trainer.global_rank, trainer.world_size, devices.workers),
+            ckpt_path=str(last) if last is not None and last.exists() else None,
+            weights_only=True if last is not None and last.exists() else None,
+        )
+    return module.agent.cpu().requires_grad_(True).eval(), clock.figures()
+
+
+class _Clock(Callback):
+    """Tells how far training is, and how much of the time went beside the network."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total = progress, total
+        self._inside = self._steps = 0
+        self._begin = self._started = self._ended = time.perf_counter()
+
+    def on_train_start(self, *_: object) -> None:
+        self._begin = time.perf_counter()
+
+    def on_train_batch_start(self, *_: object) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: object) -> None:
+        self._ended = time.perf_counter()
+        self._inside += self._ended - self._started
+        self._steps += 1
+        if self._progress is not None and trainer.is_global_zero:
+            self._progress(min(trainer.global_step, self._total), self._total)
+
+    def figures(self) -> dict[str, float]:
+        total = max(self._ended - self._begin, 1e-9)
+        return {
+            "step_seconds": total / max(self._steps, 1),
+            "share_beside": 1 - self._inside / total,
+        }
+
+
+def one_thread() -> None:
+    """On few cores more of them wait for each other."""
+    torch.set_num_threads(1)
