@@ -17,18 +17,17 @@ from jepa_robot_sim.exploration import (
 )
 from jepa_robot_sim.placing import MARGIN, Placer, hand_shape
 from jepa_robot_sim.scenes import (
-    BLOCK_HEIGHT,
-    BLOCK_RADIUS,
     NOMINAL,
-    Block,
     Randomisation,
     Scene,
     Variation,
     bare_scene,
+    block_at,
     place_distractors,
 )
 from jepa_robot_sim.scripts import Hand, Pusher
 
+REFERENCE_SPEED = 0.4  # m/s of the hand that the number of steps was chosen for
 HAND_HEIGHTS = 0.15  # m above the lowest: where the hand starts, and is in the goal picture
 CLOSE = 0.06  # m between hand and block where exploration starts near it
 NEAR_SHARE = 0.6  # of the explored episodes start so
@@ -38,7 +37,8 @@ PUSHES, THROUGH = 0.45, 0.40  # of the explored episodes; the rest is smooth noi
 class TableTask:
     """What tasks with a block on the surface share.
 
-    Lengths are those of a workspace as wide as the Panda's, less in a smaller one.
+    Lengths are those of a workspace as wide as the Panda's, less in a smaller one; there are more
+    steps for a slower arm.
     """
 
     name = ""
@@ -56,13 +56,15 @@ class TableTask:
         self.block_lower, self.block_upper = self.lower[:2] + radius, self.upper[:2] - radius
         diagonal = np.linalg.norm(self.block_upper - self.block_lower)
         share = min(1.0, 0.65 * diagonal / self.distance[1])
-        self.distance = tuple(share * distance for distance in self.distance)
-        self.success_distance = share * self.success_distance
+        self.distance = tuple(float(share * distance) for distance in self.distance)
+        self.success_distance = float(share) * self.success_distance
+        slowness = REFERENCE_SPEED * share / self.hand.speed
+        self.steps = round(self.steps * max(1.0, slowness))
         self._placer = Placer(contract)
 
     def _scene(self) -> Scene:
         bare = bare_scene(self.contract, self.shape.depth, self.randomisation.distractors)
-        return replace(bare, block=Block(BLOCK_RADIUS * bare.scale, BLOCK_HEIGHT * bare.scale))
+        return replace(bare, block=block_at(bare.scale))
 
     def is_success(self, labels: dict[str, np.ndarray], goal: np.ndarray) -> bool:
         return float(np.linalg.norm(labels[OBJECT] - goal)) < self.success_distance

@@ -184,7 +184,7 @@ class Block:
 
     radius: float
     height: float
-    mass: float = BLOCK_MASS
+    mass: float
 
 
 @dataclass(frozen=True)
@@ -252,6 +252,11 @@ def surface_of(contract: RobotContract, depth: float) -> tuple[float, Box | None
     bottom = wanted - 0.02 if table is None else table
     near, far = lower[:2] - [0.8 * margin, margin], upper[:2] + margin
     return float(wanted), Box(tuple(map(float, (*near, bottom))), tuple(map(float, (*far, wanted))))
+
+
+def block_at(scale: float) -> Block:
+    """The block at a scale, of the same stuff at each."""
+    return Block(BLOCK_RADIUS * scale, BLOCK_HEIGHT * scale, BLOCK_MASS * scale**3)
 
 
 def bare_scene(contract: RobotContract, depth: float, distractors: int) -> Scene:

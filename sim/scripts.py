@@ -101,7 +101,11 @@ class Pusher:
         along, aside = from_block @ way, from_block @ [-way[1], way[0]]
         standoff = self.standoff(way)
         is_low = hand[2] < self.safe_height - 0.006 * scale
-        if is_low and along < -0.6 * standoff and abs(aside) < self._tolerance(along, standoff):
+        if (
+            is_low
+            and along < -0.8 * self.scene.block.radius
+            and abs(aside) < self._tolerance(along, standoff)
+        ):
             return self._push(hand, way, distance, along, aside, standoff)
         gap = 0.012 * scale
         behind = -way * (standoff + gap)
