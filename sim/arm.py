@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -122,8 +121,9 @@ class SimulatedArm:
             self._scene.place(episode.object_start, episode.wall, episode.variation)
         self.reset(episode.start if positions is None else positions)
         self._paint(episode.variation)
-        for renderer, shift in itertools.zip_longest(self._renderers, episode.variation.cameras):
-            renderer.vary(shift, episode.variation.light)
+        shifts = episode.variation.cameras
+        for number, renderer in enumerate(self._renderers):
+            renderer.vary(shifts[number] if shifts else None, episode.variation.light)
 
     def show_goal(self, episode: Episode) -> None:
         """Put the arm and the scene where an episode should end, looking as it says."""

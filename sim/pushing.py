@@ -15,7 +15,7 @@ from jepa_robot_sim.exploration import (
     explore,
     script_noise,
 )
-from jepa_robot_sim.placing import MARGIN, Placer, hand_shape
+from jepa_robot_sim.placing import LINEAR_CHANNELS, MARGIN, Placer, hand_shape
 from jepa_robot_sim.scenes import (
     NOMINAL,
     Randomisation,
@@ -65,6 +65,15 @@ class TableTask:
     def _scene(self) -> Scene:
         bare = bare_scene(self.contract, self.shape.depth, self.randomisation.distractors)
         return replace(bare, block=block_at(bare.scale))
+
+    @staticmethod
+    def refusal(contract: RobotContract) -> str | None:
+        """The hand must be moved along all three axes."""
+        actions = contract.actions
+        names = [channel.name for channel in actions.channels]
+        if actions.kind != "ee_twist" or not set(LINEAR_CHANNELS) <= set(names):
+            return f"its actions are {actions.kind} of {names}, expected ee_twist of vx, vy, vz"
+        return None
 
     def is_success(self, labels: dict[str, np.ndarray], goal: np.ndarray) -> bool:
         return float(np.linalg.norm(labels[OBJECT] - goal)) < self.success_distance

@@ -31,6 +31,11 @@ class Task(Protocol):
     goal_label: str
     scene: Scene | None
 
+    @staticmethod
+    def refusal(contract: RobotContract) -> str | None:
+        """Why an arm cannot do this task; None if it can."""
+        ...
+
     def sample(self, rng: np.random.Generator) -> Episode:
         """An episode."""
         ...
@@ -74,6 +79,11 @@ class Reach:
         self.scene = None
         if randomisation.distractors:
             self.scene = bare_scene(contract, hand_shape(contract).depth, randomisation.distractors)
+
+    @staticmethod
+    def refusal(contract: RobotContract) -> str | None:
+        """None: every arm can."""
+        return None
 
     @property
     def keeps_orientation(self) -> bool:
@@ -134,6 +144,8 @@ def make_task(name: str, contract: RobotContract, randomisation: Randomisation =
     """
     if name not in TASKS:
         raise ValueError(f"task is {name!r}, expected one of {list(TASKS)}")
+    if (why := TASKS[name].refusal(contract)) is not None:
+        raise ValueError(f"task is {name!r}, which {contract.name} cannot do: {why}")
     return TASKS[name](contract, randomisation)
 
 
