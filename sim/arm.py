@@ -67,6 +67,8 @@ class SimulatedArm:
         self._fixed = [(index[n], p) for n, p in fixed.items() if index[n] not in self._gripper]
         self._ee = index[contract.ee_frame]
         self._scene = None if scene is None else SceneBodies(scene, self._client)
+        if scene is not None and scene.block is not None:
+            self._couple_fingers()
         self._painted: Variation | None = None
         self._paint(AS_IS)
         self._renderers = [Renderer(camera, self._client, zoom) for camera in contract.cameras]
@@ -244,6 +246,14 @@ class SimulatedArm:
                 baseVisualShapeIndex=visual,
                 basePosition=((lower + upper) / 2).tolist(),
             )
+
+    def _couple_fingers(self) -> None:
+        """The gripper's joints move as one, or what they hold would slide with all of them."""
+        for joint in self._gripper[1:]:
+            ends = {"parentFramePosition": [0, 0, 0], "childFramePosition": [0, 0, 0]}
+            about = (self._body, self._gripper[0], self._body, joint, pybullet.JOINT_GEAR)
+            gear = self._call("createConstraint", *about, jointAxis=[1, 0, 0], **ends)
+            self._call("changeConstraint", gear, gearRatio=-1, erp=0.1, maxForce=FIXED_FORCE)
 
     def _paint(self, variation: Variation) -> None:
         """Links in two colours, or all dark where an object must stand out; the hand in its own."""

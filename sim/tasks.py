@@ -9,6 +9,7 @@ import numpy as np
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot_sim.episodes import HAND, Episode
 from jepa_robot_sim.exploration import Explorer, RandomExplorer, explore
+from jepa_robot_sim.picking import PickAndPlace
 from jepa_robot_sim.placing import MARGIN, Placer, hand_shape
 from jepa_robot_sim.pushing import Push
 from jepa_robot_sim.scenes import NOMINAL, Randomisation, Scene, bare_scene, place_distractors
@@ -133,7 +134,7 @@ class Reach:
     blind = oracle  # there is no object to be blind to
 
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Reach, Push)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Reach, Push, PickAndPlace)}
 
 
 def make_task(name: str, contract: RobotContract, randomisation: Randomisation = NOMINAL) -> Task:
