@@ -145,7 +145,10 @@ class Push(TableTask):
 
     def __init__(self, contract: RobotContract, randomisation: Randomisation = NOMINAL) -> None:
         super().__init__(contract, randomisation)
-        self.pusher = Pusher(self.hand, self.shape, self.scene)
+        self.pusher = self._pusher()
+
+    def _pusher(self) -> Pusher:
+        return Pusher(self.hand, self.shape, self.scene)
 
     def sample(self, rng: np.random.Generator) -> Episode:
         """Block and goal uniform, apart by the task's distance, with room behind the block."""

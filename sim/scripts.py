@@ -63,11 +63,13 @@ class Pusher:
         hand: of the arm.
         shape: of the hand.
         scene: where the block is.
+        passes_over: get behind the block over it, not around it, where something may be in the way.
     """
 
     hand: Hand
     shape: HandShape
     scene: Scene
+    passes_over: bool = False
 
     @property
     def height(self) -> float:
@@ -107,23 +109,30 @@ class Pusher:
             and abs(aside) < self._tolerance(along, standoff)
         ):
             return self._push(hand, way, distance, along, aside, standoff)
-        gap = 0.012 * scale
-        behind = -way * (standoff + gap)
-        clear = self.scene.block.radius + self.shape.radius + gap
-        if is_low and np.linalg.norm(from_block) < clear + gap:
-            is_near_behind = along < 0 and abs(aside) < 0.6 * clear
-            if is_near_behind and -along > standoff + 0.4 * gap:
-                target = np.append(block[:2] + behind, self.height)
-            else:
-                target = np.append(self._around(block[:2], from_block, behind, clear), self.height)
-        elif is_low:
-            target = np.append(self._around(block[:2], from_block, behind, clear), self.height)
-        else:
-            target = np.append(block[:2] + behind, self.safe_height)
-            if np.linalg.norm(hand[:2] - target[:2]) < gap:
-                target[2] = self.height
+        target = self._get_behind(hand, block, way, is_low)
         target = np.clip(target, self.hand.lower + 0.002, self.hand.upper - 0.002)
         return self.hand.towards(hand, target, REACTION)
+
+    def _get_behind(
+        self, hand: np.ndarray, block: np.ndarray, way: np.ndarray, is_low: bool
+    ) -> np.ndarray:
+        """Where the hand goes next to be behind the block ``[3]`` (m)."""
+        scale = self.scene.scale
+        standoff, gap = self.standoff(way), 0.012 * scale
+        behind = block[:2] - way * (standoff + gap)
+        if not is_low:
+            is_over = np.linalg.norm(hand[:2] - behind) < gap
+            return np.append(behind, self.height if is_over else self.safe_height)
+        from_block = (hand - block)[:2]
+        along, aside = from_block @ way, from_block @ [-way[1], way[0]]
+        clear = self.scene.block.radius + self.shape.radius + gap
+        is_near_behind = -along > standoff + 0.4 * gap and abs(aside) < 0.6 * clear
+        if is_near_behind and np.linalg.norm(from_block) < clear + gap:
+            return np.append(behind, self.height)
+        if self.passes_over:
+            return np.append(hand[:2], self.safe_height + gap)
+        around = self._around(block[:2], from_block, behind - block[:2], clear)
+        return np.append(around, self.height)
 
     def _tolerance(self, along: float, standoff: float) -> float:
         """How far off its line the hand may be, so far behind the block (m)."""
@@ -132,7 +141,9 @@ class Pusher:
     def _push(self, hand, way, distance, along, aside, standoff) -> np.ndarray:
         """Along the way, slower towards its end, and back onto its line."""
         left = distance + max(-along - standoff, 0.0)
-        speed = min(0.8 * self.hand.speed, left / 0.25)
+        off = abs(hand[2] - self.height) / max(self.height - self.hand.lower[2], 1e-3)
+        settled = np.clip(1.3 - off, 0.15, 1.0)  # fast and low at once, it could not brake
+        speed = settled * min(0.8 * self.hand.speed, left / 0.25)
         across = np.array([-way[1], way[0]])
         velocity = speed * way - across * aside / REACTION
         return np.append(velocity, (self.height - hand[2]) / REACTION)

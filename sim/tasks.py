@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from jepa_robot.robot.contract import RobotContract
+from jepa_robot_sim.around import PushAround
 from jepa_robot_sim.episodes import HAND, Episode
 from jepa_robot_sim.exploration import Explorer, RandomExplorer, explore
 from jepa_robot_sim.picking import PickAndPlace
@@ -134,7 +135,7 @@ class Reach:
     blind = oracle  # there is no object to be blind to
 
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Reach, Push, PickAndPlace)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Reach, Push, PickAndPlace, PushAround)}
 
 
 def make_task(name: str, contract: RobotContract, randomisation: Randomisation = NOMINAL) -> Task:
