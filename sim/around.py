@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from jepa_robot_sim.episodes import HAND, OBJECT, Episode
+from jepa_robot_sim.episodes import OBJECT, Episode
 from jepa_robot_sim.pushing import Push
 from jepa_robot_sim.scenes import Scene
 from jepa_robot_sim.scripts import Pusher
@@ -79,7 +79,7 @@ class PushAround(Push):
         way = self.way(block[:2], episode.goal[:2], episode.wall) or [episode.goal[:2]]
         while len(way) > 1 and self._is_passed(block[:2], way[0], way[1], episode.wall):
             way = way[1:]
-        return self.hand.action(self.pusher.velocity(labels[HAND], block, way[0]))
+        return self.push(labels, way[0])
 
     def _explored(
         self, rng: np.random.Generator, block: np.ndarray, goal: np.ndarray, start: np.ndarray

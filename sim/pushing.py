@@ -29,6 +29,7 @@ from jepa_robot_sim.scripts import Hand, Pusher
 
 REFERENCE_SPEED = 0.4  # m/s of the hand that the number of steps was chosen for
 HAND_HEIGHTS = 0.15  # m above the lowest: where the hand starts, and is in the goal picture
+CLOSE_FINGERS = -1.0  # of a gripper, or the block gets between them
 CLOSE = 0.06  # m between hand and block where exploration starts near it
 NEAR_SHARE = 0.6  # of the explored episodes start so
 PUSHES, THROUGH = 0.45, 0.40  # of the explored episodes; the rest is smooth noise
@@ -193,7 +194,12 @@ class Push(TableTask):
 
     def oracle(self, labels: dict[str, np.ndarray], episode: Episode) -> np.ndarray:
         """Behind the block, then through it until it is there."""
-        return self.hand.action(self.pusher.velocity(labels[HAND], labels[OBJECT], episode.goal))
+        return self.push(labels, episode.goal)
+
+    def push(self, labels: dict[str, np.ndarray], goal: np.ndarray) -> np.ndarray:
+        """The action ``[A]`` that pushes the block straight to a place, with closed fingers."""
+        velocity = self.pusher.velocity(labels[HAND], labels[OBJECT], goal)
+        return self.hand.action(velocity, CLOSE_FINGERS)
 
     def explore(self, rng: np.random.Generator, steps: int) -> Explorer:
         """Noisy scripted pushes to random places, straight through the block, or smooth noise."""
@@ -226,6 +232,7 @@ class Push(TableTask):
         reaction = rng.uniform(0.15, 0.5)
 
         def script(labels: dict[str, np.ndarray]) -> np.ndarray:
-            return self.hand.action(self.hand.towards(labels[HAND], target, reaction))
+            velocity = self.hand.towards(labels[HAND], target, reaction)
+            return self.hand.action(velocity, CLOSE_FINGERS)
 
         return script
