@@ -22,10 +22,13 @@ from jepa_robot.modules.perception import Perception
 from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot_sim.arm import SimulatedArm
-from jepa_robot_sim.in_process import InProcessRobot
-from jepa_robot_sim.tasks import TASKS, Episode, Reach, oracle_action
+from jepa_robot_sim.episodes import Episode
+from jepa_robot_sim.scenes import NOMINAL, Randomisation
+from jepa_robot_sim.tasks import Task as Judge
+from jepa_robot_sim.tasks import make_task
+from jepa_robot_sim.world import ArmWorld, Frame
 
-BASELINES = ("random", "hold", "oracle")
+BASELINES = ("random", "hold", "blind", "oracle")
 MODES = ("1", "2", *BASELINES)
 GOALS = ("image", "position")
 CONFIDENCE = 1.959964  # standard deviations that hold 95 % of a normal distribution
@@ -33,16 +36,27 @@ CONFIDENCE = 1.959964  # standard deviations that hold 95 % of a normal distribu
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """What one episode came to: where the hand ended (m), how, and how fast it was decided."""
+    """What one episode came to.
+
+    Attributes:
+        distance: at the end, of what the task names (the hand, or the object) to the goal (m).
+        success: whether it ended well.
+        any_time_success: whether any frame would have been a good end.
+        actions: ``[frames, A]``.
+        decision_times: s.
+    """
 
     distance: float
     success: bool
-    actions: np.ndarray  # [frames, A]
-    decision_times: tuple[float, ...]  # s
+    any_time_success: bool
+    actions: np.ndarray
+    decision_times: tuple[float, ...]
 
 
 class Runner(Protocol):
     """Runs episodes: in process or through ROS."""
+
+    judge: Judge
 
     def run(self, episode: Episode, goal_images: list[np.ndarray], seed: int) -> EpisodeResult:
         """One episode from its start to its last frame."""
@@ -50,39 +64,43 @@ class Runner(Protocol):
 
 
 def sample_episodes(
-    contract: RobotContract, task: str, count: int, seed: int
-) -> tuple[Reach, list[Episode]]:
+    contract: RobotContract,
+    task: str,
+    count: int,
+    seed: int,
+    randomisation: Randomisation = NOMINAL,
+) -> tuple[Judge, list[Episode]]:
     """A task and its episodes under a seed.
 
     Raises:
-        ValueError: unknown task, or a count below 1.
+        ValueError: unknown task, one that the arm cannot do, or a count below 1.
     """
-    if task not in TASKS:
-        raise ValueError(f"task is {task!r}, expected one of {list(TASKS)}")
     if count < 1:
         raise ValueError(f"goals is {count}, expected at least 1")
-    judge = TASKS[task](contract)
+    judge = make_task(task, contract, randomisation)
     rng = np.random.default_rng(seed)
     return judge, [judge.sample(rng) for _ in range(count)]
 
 
 class BaselinePolicy:
-    """Random, hold and the privileged oracle, one action ``[1, A]`` a frame."""
+    """Random, hold, the object-blind and the privileged baseline, one action ``[1, A]`` a frame."""
 
-    def __init__(self, name: str, contract: RobotContract, goal: np.ndarray, seed: int) -> None:
+    def __init__(
+        self, name: str, contract: RobotContract, judge: Judge, episode: Episode, seed: int
+    ) -> None:
         if name not in BASELINES:
             raise ValueError(f"mode is {name!r}, expected one of {list(MODES)}")
-        self._name, self._contract, self._goal = name, contract, goal
+        self._name, self._judge, self._episode = name, judge, episode
+        self._size = contract.actions.size
         self._rng = np.random.default_rng(seed)
 
-    def act(self, ee_position: np.ndarray) -> np.ndarray:
-        """``ee_position`` [3] is the true one; only the oracle looks at it."""
-        size = self._contract.actions.size
+    def act(self, labels: dict[str, np.ndarray]) -> np.ndarray:
+        """``labels`` are true; ``blind`` looks at the hand's alone, ``oracle`` at all of them."""
         if self._name == "random":
-            return self._rng.uniform(-1, 1, (1, size)).astype(np.float32)
+            return self._rng.uniform(-1, 1, (1, self._size)).astype(np.float32)
         if self._name == "hold":
-            return np.zeros((1, size), np.float32)
-        return oracle_action(self._contract, ee_position, self._goal)[None]
+            return np.zeros((1, self._size), np.float32)
+        return getattr(self._judge, self._name)(labels, self._episode)[None]
 
 
 class InProcessRunner:
@@ -93,14 +111,14 @@ class InProcessRunner:
         contract: RobotContract,
         bundle: Bundle,
         task: Task,
-        judge: Reach,
+        judge: Judge,
         mode: str,
         goal: str,
     ) -> None:
         bundle.check_fits(contract)
-        self._contract, self._task, self._judge = contract, task, judge
+        self._contract, self._task, self.judge = contract, task, judge
         self._mode, self._goal = mode, goal
-        self._robot = InProcessRobot(contract)
+        self._world = ArmWorld(contract, judge)
         self._perception = Perception(bundle)
         self._cost = Cost(bundle, contract)
         self._actor = Actor(bundle, WorldModel(bundle), self._cost)
@@ -109,20 +127,23 @@ class InProcessRunner:
 
     def run(self, episode: Episode, goal_images: list[np.ndarray], seed: int) -> EpisodeResult:
         decide = self._decider(episode, goal_images, seed)
-        observation = self._robot.reset(episode.start)
-        actions, times = [], []
-        for _ in range(self._judge.steps):
+        frame = self._world.reset(episode)
+        actions, times, labels = [], [], []
+        for _ in range(self.judge.steps):
             begin = time.perf_counter()
-            action = decide(observation)
+            action = decide(frame)
             times.append(time.perf_counter() - begin)
             actions.append(action)
-            observation = self._robot.step(action)
-        return judge_episode(self._judge, self._robot.arm.ee_position(), episode, actions, times)
+            frame = self._world.step(action)
+            labels.append(frame.labels)
+        return judge_episode(self.judge, labels, episode, actions, times)
 
-    def _decider(self, episode: Episode, images: list[np.ndarray], seed: int) -> Callable:
+    def _decider(
+        self, episode: Episode, images: list[np.ndarray], seed: int
+    ) -> Callable[[Frame], np.ndarray]:
         if self._mode in BASELINES:
-            policy = BaselinePolicy(self._mode, self._contract, episode.goal, seed)
-            return lambda observation: policy.act(self._robot.arm.ee_position())[0]
+            policy = BaselinePolicy(self._mode, self._contract, self.judge, episode, seed)
+            return lambda frame: policy.act(frame.labels)[0]
         task = replace(self._task, mode=int(self._mode))
         if self._goal == "image":
             task = self._configurator.with_image(task, images)
@@ -131,23 +152,25 @@ class InProcessRunner:
         sections = self._configurator.sections(task)
         self._cost.configure(CostConfig.from_section(sections["cost"], self._latent_size))
         self._actor.configure(ActorConfig.from_section(sections["actor"], self._latent_size))
-        return lambda observation: self._actor.act(self._perception.encode(observation))[0]
+        return lambda frame: self._actor.act(self._perception.encode(frame.observation))[0]
 
     def close(self) -> None:
-        self._robot.close()
+        self._world.close()
 
 
 def judge_episode(
-    judge: Reach,
-    ee_position: np.ndarray,
+    judge: Judge,
+    labels: Sequence[dict[str, np.ndarray]],
     episode: Episode,
     actions: Sequence[np.ndarray],
     times: Sequence[float],
 ) -> EpisodeResult:
-    """Judge by where the hand truly is at the end of the episode."""
+    """Judge by what is true after each action; the end counts."""
+    goal, end = episode.goal, labels[-1]
     return EpisodeResult(
-        distance=float(np.linalg.norm(ee_position - episode.goal)),
-        success=judge.is_success({"hand_position": ee_position}, episode.goal),
+        distance=float(np.linalg.norm(end[judge.goal_label] - goal)),
+        success=judge.is_success(end, goal),
+        any_time_success=any(judge.is_success(then, goal) for then in labels),
         actions=np.array(actions, np.float32),
         decision_times=tuple(times),
     )
@@ -163,15 +186,16 @@ def evaluate(
     """Run all episodes and sum up.
 
     Returns:
-        ``success_rate`` with its Wilson 95 % interval ``low``, ``high``; ``distances`` (m) at the
-        end; ``decision_ms``; and ``actions_sha256``, equal for equal actions.
+        ``success_rate`` with its Wilson 95 % interval ``low``, ``high``; ``any_time_success_rate``;
+        ``distances`` (m) at the end; ``decision_ms``; and ``actions_sha256``, equal for equal
+        actions.
     """
-    camera_man = SimulatedArm(contract)
+    camera_man = SimulatedArm(contract, scene=runner.judge.scene)
     results = []
     digest = hashlib.sha256()
     try:
         for index, episode in enumerate(episodes):
-            camera_man.reset(episode.goal_joints)
+            camera_man.show_goal(episode)
             result = runner.run(episode, camera_man.images(), seed + index)
             digest.update(np.ascontiguousarray(result.actions).tobytes())
             results.append(result)
@@ -186,6 +210,7 @@ def evaluate(
         "success_rate": successes / len(results),
         "low": low,
         "high": high,
+        "any_time_success_rate": sum(r.any_time_success for r in results) / len(results),
         "goals": len(results),
         "median_distance": float(np.median(distances)),
         "distances": distances,

@@ -37,9 +37,10 @@ class Settings:
 
     ``model`` empty is no agent: the safety stage alone, for first motions by hand. ``mode`` 0
     leaves the mode to the task. ``simulator`` is None for a robot that is already up, else
-    ``realtime`` or ``lockstep``. ``composition`` ``single`` runs the six modules in one process;
-    the safety stage always has its own. ``dry_run``: nothing is commanded. ``remappings``: by
-    node, the topics that it knows by another name.
+    ``realtime`` or ``lockstep``. ``scene`` is the simulator's, by the name of a task that it knows,
+    empty for that of ``task``, with ``distractors`` in it. ``composition`` ``single`` runs the six
+    modules in one process; the safety stage always has its own. ``dry_run``: nothing is commanded.
+    ``remappings``: by node, the topics that it knows by another name.
     """
 
     robot: str = "panda"
@@ -47,6 +48,8 @@ class Settings:
     task: str = "reach"
     mode: int = 0
     simulator: str | None = None
+    scene: str = ""
+    distractors: int = 0
     gui: bool = False
     paused: bool = False
     use_sim_time: bool = False
@@ -124,6 +127,8 @@ def node_list(settings: Settings) -> list[NodeSpec]:
             "clock": settings.simulator,
             "gui": settings.gui,
             "paused": settings.paused,
+            "scene": settings.scene or _task_name(settings),
+            "distractors": settings.distractors,
         }
         specs.append(
             NodeSpec("simulator", "jepa_robot_sim.node", simulator, respawn=False, is_required=True)
@@ -141,6 +146,10 @@ def node_list(settings: Settings) -> list[NodeSpec]:
         parameters = {**agent, **task} if name == "configurator" else agent
         specs.append(NodeSpec(name, f"jepa_robot.nodes.{name}", parameters, settings.respawn))
     return specs
+
+
+def _task_name(settings: Settings) -> str:
+    return load_task(settings.task).name if settings.model and settings.task else ""
 
 
 def command(spec: NodeSpec, settings: Settings) -> list[str]:

@@ -127,6 +127,35 @@ class SimulatedArm:
         for number, renderer in enumerate(self._renderers):
             renderer.vary(shifts[number] if shifts else None, episode.variation.light)
 
+    def check(self, episode: Episode) -> None:
+        """Refuse an episode of another scene, or of another arm.
+
+        Raises:
+            ValueError: says what does not fit.
+        """
+        scene = None if self._scene is None else self._scene.scene
+        variation = episode.variation
+        wanted = {
+            "start": len(self._joints),
+            "goal": 3,
+            "goal_joints": len(self._joints),
+            "object_start": 3 if scene is not None and scene.block is not None else None,
+            "object_goal": 3 if scene is not None and scene.block is not None else None,
+            "wall": 3 if scene is not None and scene.wall is not None else None,
+        }
+        for name, size in wanted.items():
+            value = getattr(episode, name)
+            if size is None and value is not None:
+                raise ValueError(f"{name} is {value.tolist()}, expected none in this scene")
+            if size is not None and (
+                value is None or value.shape != (size,) or not np.isfinite(value).all()
+            ):
+                raise ValueError(f"{name} is {value}, expected {size} finite numbers")
+        if len(variation.distractors) > (0 if scene is None else scene.distractors):
+            raise ValueError(f"distractors are {len(variation.distractors)}, more than there are")
+        if len(variation.cameras) not in (0, len(self.contract.cameras)):
+            raise ValueError(f"cameras are {len(variation.cameras)}, expected as many as the arm's")
+
     def show_goal(self, episode: Episode) -> None:
         """Put the arm and the scene where an episode should end, looking as it says."""
         end = replace(episode, object_start=episode.object_goal)

@@ -30,7 +30,11 @@ from jepa_robot.robot.contract import load_contract
 from jepa_robot.robot.profile import JointMotion
 from jepa_robot.robot.tracking import tracking_velocities
 from jepa_robot_sim.arm import PHYSICS_RATE, STEP_NS, SimulatedArm
+from jepa_robot_sim.episodes import Episode
 from jepa_robot_sim.in_process import begin_episode
+from jepa_robot_sim.scenes import Randomisation
+from jepa_robot_sim.tasks import TASKS, Reach, make_task
+from jepa_robot_sim.world import labels_of
 
 CLOCKS = ("realtime", "lockstep")
 MAX_BEHIND = 50  # physics steps that real time may catch up on; beyond that it lets them go
@@ -51,8 +55,9 @@ class _Echo:
 class SimulatorNode(Node):
     """A simulated arm. Commands are joint commands only, and the last one is kept for ever.
 
-    ``~/episode`` (JSON: id, start [J] or null, frames) puts the arm at rest at ``start`` and, in
-    lock-step, runs that many frames; ``~/result`` answers it. ``~/ground_truth`` is for judges.
+    ``~/episode`` (JSON: id, start [J] or null, frames, episode or null) puts the arm at rest at
+    ``start``, the scene as the episode has it and, in lock-step, runs that many frames;
+    ``~/result`` answers it. ``~/ground_truth`` is for judges.
     """
 
     def __init__(self) -> None:
@@ -61,12 +66,14 @@ class SimulatorNode(Node):
         self.declare_parameter("clock", CLOCKS[0])
         self.declare_parameter("gui", False)
         self.declare_parameter("paused", False)
+        self.declare_parameter("scene", "")
+        self.declare_parameter("distractors", 0)
         self.contract = load_contract(self.get_parameter("robot").value)
         clock = self.get_parameter("clock").value
         if clock not in CLOCKS:
             raise ValueError(f"clock is {clock!r}, expected one of {list(CLOCKS)}")
         self.is_lockstep = clock == "lockstep"
-        self.arm = SimulatedArm(self.contract, gui=self.get_parameter("gui").value)
+        self.arm = self._set_up()
         self.diagnostics = Diagnostics(self)
         self.diagnostics.ok(clock)
         self._joint_states = self.create_publisher(JointState, "joint_states", SENSOR_OUT)
@@ -98,6 +105,18 @@ class SimulatorNode(Node):
         self._request: dict | None = None
         self._frames_left = 0 if self.get_parameter("paused").value else None
         self._ticked = -1
+
+    def _set_up(self) -> SimulatedArm:
+        """The arm, in the first episode of the scene's task; alone for a task that is not ours."""
+        name, gui = self.get_parameter("scene").value, self.get_parameter("gui").value
+        self._last: Episode | None = None
+        randomisation = Randomisation(distractors=self.get_parameter("distractors").value)
+        task = make_task(name if name in TASKS else Reach.name, self.contract, randomisation)
+        arm = SimulatedArm(self.contract, gui=gui, scene=task.scene)
+        if task.scene is not None:
+            self._last = task.sample(np.random.default_rng(0))
+            arm.arrange(self._last)
+        return arm
 
     def _on_command(self, message) -> None:
         try:
@@ -142,10 +161,22 @@ class SimulatorNode(Node):
                     raise ValueError(f"start is {start.tolist()}")
             if frames < 0:
                 raise ValueError(f"frames is {frames}")
-            self._request = {"id": request["id"], "start": start, "frames": frames}
+            episode = request.get("episode")
+            if episode is not None:
+                episode = Episode.from_dict(episode)
+                self.arm.check(episode)
+                if episode.variation.latency:
+                    raise ValueError(f"latency is {episode.variation.latency}, expected 0 in ROS")
+            self._request = {
+                "id": request["id"],
+                "start": start,
+                "frames": frames,
+                "episode": episode or self._last,
+            }
         except (ValueError, KeyError, TypeError) as error:
             self.diagnostics.error(
-                f"episode is {message.data!r} ({error}), expected JSON with id, start, frames"
+                f"episode is {message.data!r} ({error}), expected JSON with id, start, frames and "
+                "episode"
             )
 
     # What it publishes.
@@ -168,12 +199,17 @@ class SimulatorNode(Node):
         for camera, (_, publisher) in zip(self.contract.cameras, self._images, strict=True):
             publisher.publish(messages.camera_info_message(camera, stamp))
         truth = {"stamp": stamp, "ee_position": self.arm.ee_position().tolist()}
+        truth["labels"] = self._labels()
         self._truth.publish(String(data=json.dumps(truth)))
 
     def _publish_result(self) -> None:
         result = {"id": self._episode, "ee_position": self.arm.ee_position().tolist()}
+        result["labels"] = self._labels()
         result["joints"] = self.arm.joint_states()[0].tolist()
         self._result.publish(String(data=json.dumps(result)))
+
+    def _labels(self) -> dict[str, list[float]]:
+        return {name: value.tolist() for name, value in labels_of(self.arm).items()}
 
     # Real time.
 
@@ -186,8 +222,11 @@ class SimulatorNode(Node):
     def _catch_up(self) -> None:
         if self._request is not None:
             self._episode = self._request["id"]
-            if self._request["start"] is not None:
-                self.arm.reset(self._request["start"])
+            start, self._last = self._request["start"], self._request["episode"]
+            if start is not None and self._last is not None:
+                self.arm.arrange(self._last, start)
+            elif start is not None:
+                self.arm.reset(start)
             self._request = None
             self._publish_result()
         due = int((time.monotonic() - self._begin) * PHYSICS_RATE) - self.arm.steps
@@ -221,7 +260,8 @@ class SimulatorNode(Node):
         request, self._request = self._request, None
         self._episode, self._frames_left = request["id"], request["frames"]
         positions = self.arm.joint_states()[0] if request["start"] is None else request["start"]
-        begin_episode(self.arm, positions)
+        self._last = request["episode"]
+        begin_episode(self.arm, positions, self._last)
         now = self.arm.time_ns
 
         def show() -> None:

@@ -46,6 +46,7 @@ def run_evaluation(
             model=bundle_name,
             task=task_name,
             simulator="lockstep",
+            scene=task.name,
             paused=True,
             composition=composition,
         )

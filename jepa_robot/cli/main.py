@@ -43,6 +43,7 @@ class Mode(str, Enum):
     mode_2 = "2"
     random = "random"
     hold = "hold"
+    blind = "blind"
     oracle = "oracle"
 
 

@@ -19,6 +19,8 @@ from jepa_robot.robot.contract import RobotContract
 from jepa_robot.validation import InvalidFile, Section
 
 SCHEMA = 1
+LABELS = ("hand_position", "object_position")  # what a goal position can be of
+TABLE_DEPTH = 0.15  # m: objects lie lower than the hand goes by no more
 MODULES = ("perception", "world_model", "cost", "actor", "memory")
 
 
@@ -28,7 +30,10 @@ class InvalidTask(InvalidFile):
 
 @dataclass(frozen=True)
 class Task:
-    """A task as data. ``goal_position`` in m in the base frame; the goal may also be a latent."""
+    """A task as data. ``goal_position`` in m in the base frame; the goal may also be a latent.
+
+    ``goal_label`` says what should be at the goal position: the hand, or the object.
+    """
 
     name: str
     mode: int
@@ -38,6 +43,7 @@ class Task:
     replan: str = REPLANNING[0]
     goal_position: tuple[float, ...] | None = None
     goal_latent: tuple[float, ...] | None = None
+    goal_label: str = LABELS[0]
 
     @property
     def goal(self) -> str:
@@ -86,7 +92,8 @@ class Configuration:
 def task_text(task: Task) -> str:
     """A task without its goal as YAML, which :func:`load_task` reads."""
     fields = ("name", "mode", "weights", "planner", "seed", "replan")
-    return yaml.safe_dump({field: getattr(task, field) for field in fields})
+    plain = {field: getattr(task, field) for field in fields}
+    return yaml.safe_dump({**plain, "goal": {"label": task.goal_label}})
 
 
 def load_task(text: str) -> Task:
@@ -125,6 +132,7 @@ def _read(section: Section) -> Task:
         seed=section.integer("seed", 0),
         replan=section.text("replan", REPLANNING[0], choices=REPLANNING),
         goal_position=goal.numbers("position", 3, None),
+        goal_label=goal.text("label", LABELS[0], choices=LABELS),
     )
     for part in (goal, weights, section):
         part.end()
@@ -196,10 +204,12 @@ class Configurator:
             position = finite("goal.position", task.goal_position, 3)
         except InvalidConfiguration as error:
             raise InvalidTask(str(error)) from error
-        lower, upper = self._contract.workspace
+        lower, upper = (list(corner) for corner in self._contract.workspace)
+        if task.goal_label != LABELS[0]:
+            lower[2] -= TABLE_DEPTH
         if not all(lo <= p <= hi for lo, p, hi in zip(lower, position, upper, strict=True)):
             raise InvalidTask(
                 f"goal.position is {list(task.goal_position)}, out of reach: expected inside "
-                f"{list(lower)} to {list(upper)} m in {self._contract.base_frame}"
+                f"{lower} to {upper} m in {self._contract.base_frame}"
             )
         return task

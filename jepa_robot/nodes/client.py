@@ -199,10 +199,16 @@ class AgentClient:
             raise ValueError(f"{name}: {answer.message}")
         return answer.message
 
-    def place_arm(self, joints: np.ndarray, episode: str) -> None:
-        """Put a simulated arm at joints ``[J]`` (rad), at rest, held by the safety stage."""
+    def place_arm(self, joints: np.ndarray, episode: str, scene: dict | None = None) -> None:
+        """Put a simulated arm at joints ``[J]`` (rad), at rest, held by the safety stage.
+
+        Args:
+            joints: of the arm.
+            episode: an id.
+            scene: the simulator's episode as JSON values; None leaves the scene as it is.
+        """
         self.call("safety/stop")
-        self.start_episode(episode, joints, 0)
+        self.start_episode(episode, joints, 0, scene)
         self.wait(lambda: self.result.get("id") == episode, "the simulator to place the arm")
         measured = np.array(self.result["joints"])
 
@@ -217,11 +223,13 @@ class AgentClient:
 
         self.wait(is_held, "the safety stage to hold the placed arm")
 
-    def start_episode(self, episode: str, joints: np.ndarray | None, frames: int) -> None:
+    def start_episode(
+        self, episode: str, joints: np.ndarray | None, frames: int, scene: dict | None = None
+    ) -> None:
         """Tell the simulator to place the arm (or not) and run ``frames`` frames in lock-step."""
         start = None if joints is None else [float(v) for v in joints]
         self._match(self._episode)
-        request = {"id": episode, "start": start, "frames": frames}
+        request = {"id": episode, "start": start, "frames": frames, "episode": scene}
         self._episode.publish(String(data=json.dumps(request)))
 
     def act(self, action: np.ndarray, stamp: int, bundle: str) -> None:

@@ -15,7 +15,8 @@ from jepa_robot.models import Bundle
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.client import AgentClient
 from jepa_robot.robot.contract import RobotContract
-from jepa_robot_sim.tasks import Episode, Reach
+from jepa_robot_sim.episodes import Episode
+from jepa_robot_sim.tasks import Task as Judge
 
 EPISODE_TIMEOUT = 120.0  # s
 
@@ -36,17 +37,18 @@ class RosRunner:
         self,
         client: AgentClient,
         bundle: Bundle,
-        judge: Reach,
+        judge: Judge,
         mode: str,
         goal: str,
         task: str,
     ) -> None:
-        self._client, self._bundle, self._judge = client, bundle, judge
+        self._client, self._bundle, self.judge = client, bundle, judge
         self._contract: RobotContract = client.contract
         self._mode, self._goal = mode, goal
         self._actions: dict[int, np.ndarray] = {}
         self._answered: dict[int, float] = {}
         self._seen: dict[int, float] = {}
+        self._labels: dict[int, dict[str, np.ndarray]] = {}
         self._baseline: BaselinePolicy | None = None
         many = messages.EVERY_ONE
         client.listen(Image, "action", self._on_action, many)
@@ -59,24 +61,26 @@ class RosRunner:
     def run(self, episode: Episode, goal_images: list[np.ndarray], seed: int) -> EpisodeResult:
         client = self._client
         self._count += 1
-        client.place_arm(episode.start, f"place {self._count}")
+        scene = episode.to_dict()
+        client.place_arm(episode.start, f"place {self._count}", scene)
         if self._mode in BASELINES:
-            self._baseline = BaselinePolicy(self._mode, self._contract, episode.goal, seed)
+            self._baseline = BaselinePolicy(self._mode, self._contract, self.judge, episode, seed)
         elif self._goal == "image":
             client.set_goal_image(goal_images)
         else:
             client.set_goal_position(episode.goal)
-        for kept in (self._actions, self._answered, self._seen):
+        for kept in (self._actions, self._answered, self._seen, self._labels):
             kept.clear()
         name = f"episode {self._count}"
-        client.start_episode(name, None, self._judge.steps)
+        client.start_episode(name, None, self.judge.steps, scene)
         client.wait(lambda: client.result.get("id") == name, name, EPISODE_TIMEOUT)
-        client.wait(lambda: len(self._actions) >= self._judge.steps, "the episode's actions")
-        stamps = sorted(self._actions)[: self._judge.steps]
+        client.wait(lambda: len(self._actions) >= self.judge.steps, "the episode's actions")
+        stamps = sorted(self._actions)[: self.judge.steps]
         times = [self._answered[s] - self._seen[s] for s in stamps if s in self._answered]
         actions = [self._actions[stamp] for stamp in stamps]
-        position = np.array(client.result["ee_position"])
-        return judge_episode(self._judge, position, episode, actions, times)
+        labels = [self._labels[stamp] for stamp in sorted(self._labels) if stamp > stamps[0]]
+        labels.append(_labels(client.result))
+        return judge_episode(self.judge, labels, episode, actions, times)
 
     def _on_action(self, message: Image) -> None:
         size = self._bundle.action_size
@@ -90,9 +94,13 @@ class RosRunner:
         truth = json.loads(message.data)
         stamp = truth["stamp"]
         self._seen.setdefault(stamp, time.monotonic())
+        self._labels[stamp] = labels = _labels(truth)
         if self._baseline is None:
             return
         if stamp not in self._actions:
-            action = self._baseline.act(np.array(truth["ee_position"]))
-            self._actions[stamp] = action[0]
+            self._actions[stamp] = self._baseline.act(labels)[0]
         self._client.act(self._actions[stamp][None], stamp, self._bundle.id)
+
+
+def _labels(message: dict) -> dict[str, np.ndarray]:
+    return {name: np.array(value) for name, value in message["labels"].items()}
