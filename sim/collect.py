@@ -85,7 +85,7 @@ class ArmRecorder:
     def __init__(self, source: ArmSource) -> None:
         self._source = source
         self._task = make_task(source.task, source.contract)
-        self._world = ArmWorld(source.contract, self._task)
+        self._world = ArmWorld(source.contract, self._task, is_quick=True)
         interface = source.contract.interface()
         self._cameras = interface["cameras"]
         self.about = About(interface, source.task, self._task.goal_label)

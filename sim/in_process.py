@@ -15,18 +15,33 @@ from jepa_robot_sim.arm import PHYSICS_RATE, SimulatedArm
 from jepa_robot_sim.episodes import Episode
 from jepa_robot_sim.scenes import Scene
 
+DECISIONS = 3  # a frame, of the limiter, where it is to be quick
 EPISODE_GRID = 50  # physics steps: episodes begin where images, joint states and ticks coincide
 
 
 class InProcessRobot:
-    """A simulated arm that takes one normalised action a frame."""
+    """A simulated arm that takes one normalised action a frame.
+
+    Args:
+        contract: the robot.
+        gui: open PyBullet's window.
+        scene: what there is beside the arm.
+        is_quick: the limiter decides three times a frame, and what it decided on is interpolated at the
+            safety stage's rate: nearly the same motion, for a fraction of the time.
+    """
 
     def __init__(
-        self, contract: RobotContract, gui: bool = False, scene: Scene | None = None
+        self,
+        contract: RobotContract,
+        gui: bool = False,
+        scene: Scene | None = None,
+        is_quick: bool = False,
     ) -> None:
         self.contract = contract
         self.arm = SimulatedArm(contract, gui=gui, scene=scene)
-        self.limiter = SafetyLimiter(contract)
+        self._is_quick = is_quick
+        period = contract.rates.time_step if is_quick else None
+        self.limiter = SafetyLimiter(contract, longest_period=period)
         self._last_tick = 0
         self._measured = np.array(contract.home)  # the joint states that a driver last published
 
@@ -49,6 +64,12 @@ class InProcessRobot:
 
     def step(self, action: np.ndarray | None) -> Observation:
         """Apply a normalised action ``[A]`` (or hold, if None) for one decision period."""
+        if self._is_quick:
+            frame = self.arm.every["image"]
+            ends = np.linspace(0, frame, DECISIONS + 1).astype(int)
+            for steps in np.diff(ends).tolist():
+                self._decide(action, steps)
+            return self.observe()
         arm = self.arm
         while True:
             if arm.steps % arm.every["joint_states"] == 0:
@@ -63,6 +84,22 @@ class InProcessRobot:
             arm.step()
             if arm.steps % arm.every["image"] == 0:
                 return self.observe()
+
+    def _decide(self, action: np.ndarray | None, steps: int) -> None:
+        """Step the limiter once and follow what it decided for so many physics steps."""
+        arm, limiter = self.arm, self.limiter
+        limiter.step(steps / PHYSICS_RATE, action)
+        if limiter.gripper is not None:
+            arm.command_gripper(limiter.gripper)
+        ahead = arm.every["safety"]  # a command is to be reached one safety period from now
+        for step in range(steps):
+            if arm.steps % arm.every["joint_states"] == 0:
+                self._measured = arm.joint_states()[0]
+            if step % ahead == 0:
+                time = min(step + ahead, steps) / PHYSICS_RATE
+                motion = limiter.motion if limiter.path is None else limiter.path.at(time)
+                arm.follow(motion, self._measured)
+            arm.step()
 
     def observe(self) -> Observation:
         positions, velocities = self.arm.joint_states()

@@ -15,7 +15,7 @@ from jepa_robot_sim.exploration import (
     explore,
     script_noise,
 )
-from jepa_robot_sim.placing import HandShape
+from jepa_robot_sim.placing import QUICK, HandShape
 from jepa_robot_sim.pushing import TableTask
 from jepa_robot_sim.scenes import Block, Box, Scene, block_at
 from jepa_robot_sim.scripts import REACTION, Hand
@@ -192,7 +192,7 @@ class PickAndPlace(TableTask):
         if is_lift:
             goal = self.sample_hand(rng, block)
             goal[2] = rng.uniform(block[2], self.upper[2] - self._edge)
-        joints = self.joints_at(start)
+        joints = self._placer.joints_at(start, QUICK)
         variation = self.vary(rng, block, start)
         episode = Episode(joints, goal, joints, block, goal, variation=variation)
         if kind >= PLACES + LIFTS:

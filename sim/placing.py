@@ -15,6 +15,7 @@ from jepa_robot_sim.arm import SimulatedArm
 MARGIN = 0.03  # m: starts and goals keep this far from the workspace's faces
 LINEAR_CHANNELS = TWIST_CHANNELS[:3]
 LINEAR_SCALE = 0.25  # m/s, to find joints for places with, where the contract has none
+QUICK = 0.04  # s, a period for data, of which there is much
 LOW_PART = 0.02  # m: what of the hand is within this of its lowest point meets what it pushes
 
 
@@ -27,8 +28,11 @@ class Placer:
         self._limiter = SafetyLimiter(replace(contract, actions=actions))
         self._home = contract.home
 
-    def joints_at(self, position: np.ndarray) -> np.ndarray:
-        """Joint positions ``[J]`` (rad) that put the hand at ``position`` (m), from home."""
+    def joints_at(self, position: np.ndarray, period: float = 0.01) -> np.ndarray:
+        """Joint positions ``[J]`` (rad) that put the hand at ``position`` (m), from home.
+
+        A longer ``period`` (s) is as exact, sooner there, and comes to slightly other joints.
+        """
         limiter = self._limiter
         limiter.reset(self._home)
         scale = limiter.contract.actions.scale
@@ -36,7 +40,7 @@ class Placer:
             error = position - limiter.kinematics.pose(limiter.positions)[0]
             if np.linalg.norm(error) < 2e-3:
                 break
-            limiter.step(0.01, np.clip(error / (0.1 * scale), -1, 1))
+            limiter.step(period, np.clip(error / (0.1 * scale), -1, 1))
         return limiter.positions.copy()
 
 

@@ -15,7 +15,7 @@ from jepa_robot_sim.exploration import (
     explore,
     script_noise,
 )
-from jepa_robot_sim.placing import LINEAR_CHANNELS, MARGIN, Placer, hand_shape
+from jepa_robot_sim.placing import LINEAR_CHANNELS, MARGIN, QUICK, Placer, hand_shape
 from jepa_robot_sim.scenes import (
     NOMINAL,
     Randomisation,
@@ -218,7 +218,7 @@ class Push(TableTask):
         return RandomExplorer(episode, explore(rng, steps, size))
 
     def _explored(self, rng, block, goal, start) -> Episode:
-        joints = self.joints_at(start)
+        joints = self._placer.joints_at(start, QUICK)
         variation = self.vary(rng, block, start)
         return Episode(joints, goal, joints, block, goal, variation=variation)
 

@@ -11,7 +11,7 @@ from jepa_robot_sim.around import PushAround
 from jepa_robot_sim.episodes import HAND, Episode
 from jepa_robot_sim.exploration import Explorer, RandomExplorer, explore
 from jepa_robot_sim.picking import PickAndPlace
-from jepa_robot_sim.placing import MARGIN, Placer, hand_shape
+from jepa_robot_sim.placing import MARGIN, QUICK, Placer, hand_shape
 from jepa_robot_sim.pushing import Push
 from jepa_robot_sim.scenes import NOMINAL, Randomisation, Scene, bare_scene, place_distractors
 from jepa_robot_sim.scripts import Hand
@@ -119,7 +119,7 @@ class Reach:
         """Smooth noise from anywhere in the workspace."""
         actions = explore(rng, steps, self.contract.actions.size)
         start = self.sample_position(rng)
-        joints = self.joints_at(start)
+        joints = self._placer.joints_at(start, QUICK)
         variation = self.randomisation.sample(rng, len(self.contract.cameras))
         if self.scene is not None:
             variation = place_distractors(variation, self.scene, self.contract, rng, (start,))

@@ -36,11 +36,14 @@ class ArmWorld:
         contract: the robot.
         task: made for it.
         gui: open PyBullet's window.
+        is_quick: for data, see `InProcessRobot`.
     """
 
-    def __init__(self, contract: RobotContract, task: Task, gui: bool = False) -> None:
+    def __init__(
+        self, contract: RobotContract, task: Task, gui: bool = False, is_quick: bool = False
+    ) -> None:
         self.contract, self.task = contract, task
-        self.robot = InProcessRobot(contract, gui=gui, scene=task.scene)
+        self.robot = InProcessRobot(contract, gui=gui, scene=task.scene, is_quick=is_quick)
         self._late: deque[np.ndarray | None] = deque()
         self._camera_man: SimulatedArm | None = None
 

@@ -53,10 +53,18 @@ class SafetyLimiter:
     Args:
         contract: the robot.
         kinematics: built from the same contract; made here if not given.
+        longest_period: s that a gripper may move on in one step, however late it comes; the safety
+            stage's period if not given.
     """
 
-    def __init__(self, contract: RobotContract, kinematics: Kinematics | None = None) -> None:
+    def __init__(
+        self,
+        contract: RobotContract,
+        kinematics: Kinematics | None = None,
+        longest_period: float | None = None,
+    ) -> None:
         self.contract = contract
+        self._longest_period = longest_period or 1 / contract.rates.safety
         self.kinematics = kinematics or Kinematics(contract)
         self._clearance = Clearance(contract, self.kinematics)
         # Where the command is, where the arm would come to rest, and between the two.
@@ -85,6 +93,7 @@ class SafetyLimiter:
             contract.actions.keeps_orientation or any(n in TWIST_CHANNELS[3:] for n in names)
         )
         self.motion: JointMotion | None = None
+        self.path: Profile | None = None  # of the last step; None where it did not move
         self.gripper: float | None = None
 
     @property
@@ -151,14 +160,17 @@ class SafetyLimiter:
         if period <= 0:
             return self.positions, []
         active: list[str] = []
+        self.path = None
         if action is None:
             self._ramp = 0.0
             if not self.motion.is_at_rest:
                 self._brake(period)
             return self.positions, active
         wanted = self._wanted_velocities(np.asarray(action, float), period, active)
-        motion = self._profiles.towards(self.motion, wanted).at(period)
-        if not self._accept(motion, active):
+        path = self._profiles.towards(self.motion, wanted)
+        if self._accept(path.at(period), active):
+            self.path = path
+        else:
             active.append("braking")
             self._brake(period)
         return self.positions, active
@@ -199,7 +211,7 @@ class SafetyLimiter:
         gripper = self.contract.gripper
         if self.gripper is not None:
             velocity = np.clip(velocity, -gripper.velocity, gripper.velocity)
-            moved = self.gripper + velocity * min(period, 1 / self.contract.rates.safety)
+            moved = self.gripper + velocity * min(period, self._longest_period)
             self.gripper = float(np.clip(moved, gripper.lower, gripper.upper))
 
     def _from_twist(self, channels: np.ndarray, active: list[str]) -> np.ndarray:
@@ -251,6 +263,7 @@ class SafetyLimiter:
     # What is safe.
 
     def _brake(self, period: float) -> None:
+        self.path = self._stop
         motion = self._stop.at(period)
         self._take(motion, self._profiles.stop(motion), self._look_around(motion.positions))
 
