@@ -21,6 +21,8 @@ class Scale(nn.Module):
 
     def fit(self, values: Tensor) -> None:
         flat = values.flatten(0, -2)
+        if not flat.shape[1]:
+            return  # of nothing there is no deviation
         self.mean.copy_(flat.mean(dim=0))
         self.std.copy_(flat.std(dim=0).clamp(min=STD_FLOOR))
 
