@@ -26,7 +26,7 @@ class InProcessRobot:
         contract: the robot.
         gui: open PyBullet's window.
         scene: what there is beside the arm.
-        is_quick: the limiter decides three times a frame, and what it decided on is interpolated at the
+        is_quick: the limiter decides thrice a frame, and what it decided on is interpolated at the
             safety stage's rate: nearly the same motion, for a fraction of the time.
     """
 
