@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -10,8 +10,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from jepa_robot import dataset as recordings
-
-EPOCH = 50  # steps: checkpoints are written after each
 
 
 class Batches(Dataset):
@@ -42,29 +40,25 @@ class Batches(Dataset):
 
 
 class Numbers(Sampler):
-    """The batch numbers of one epoch on one of several processes."""
+    """The batch numbers of one of several processes, from where training is on.
 
-    def __init__(self, rank: int, world: int) -> None:
-        self.epoch, self._rank, self._world = 0, rank, world
+    Args:
+        steps: how many there are in all.
+        begin: the step that training is at.
+        rank: of this process, among ``world``.
+    """
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning, also when it resumes."""
-        self.epoch = epoch
+    def __init__(self, steps: int, begin: Callable[[], int], rank: int, world: int) -> None:
+        self._steps, self._begin, self._rank, self._world = steps, begin, rank, world
 
     def __len__(self) -> int:
-        return EPOCH
+        return self._steps
 
     def __iter__(self) -> Iterator[int]:
-        first = self.epoch * EPOCH * self._world + self._rank
-        return iter(range(first, first + EPOCH * self._world, self._world))
+        steps = range(self._begin(), self._steps)
+        return (step * self._world + self._rank for step in steps)
 
 
-def loader(batches: Batches, rank: int, world: int, workers: int) -> DataLoader:
+def loader(batches: Batches, numbers: Numbers, workers: int) -> DataLoader:
     """Batches for one process, prepared by so many others."""
-    return DataLoader(
-        batches,
-        batch_size=None,
-        sampler=Numbers(rank, world),
-        num_workers=workers,
-        persistent_workers=workers > 0,
-    )
+    return DataLoader(batches, batch_size=None, sampler=numbers, num_workers=workers)

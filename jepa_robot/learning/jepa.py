@@ -103,9 +103,14 @@ class JEPA(lightning.LightningModule):
         }
         return [module for module, weight in weights.items() if weight]
 
-    def on_train_epoch_start(self) -> None:
-        """Noise that depends on the epoch alone, so that a run that resumes draws the same."""
-        numbers = (self.config.seed, self.current_epoch, self.global_rank)
+    def on_train_batch_start(self, *_: object) -> None:
+        """Noise depends on the step alone, so that a run that resumes draws the same.
+
+        The average follows here, not after the step: a checkpoint is written before that is heard.
+        """
+        if self.average is not None:
+            self.average.update(self.agent.encoder)
+        numbers = (self.config.seed, self.global_step, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
 
     def training_step(self, batch: tuple[Tensor, ...], _: int) -> Tensor:
@@ -163,10 +168,6 @@ class JEPA(lightning.LightningModule):
         z = mean + torch.randn_like(mean) * (log_variance / 2).exp()
         bits = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
         return z, self.config.rate * bits.sum(dim=-1).mean()
-
-    def on_train_batch_end(self, *_: object) -> None:
-        if self.average is not None:
-            self.average.update(self.agent.encoder)
 
     def configure_optimizers(self) -> dict:
         """AdamW (Loshchilov & Hutter, arXiv:1711.05101), warmed up, along a cosine."""

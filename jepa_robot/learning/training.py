@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Callable
@@ -10,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from jepa_robot.dataset import Dataset
-from jepa_robot.learning.batches import EPOCH, Batches, loader
+from jepa_robot.learning.batches import Batches, Numbers, loader
 from jepa_robot.learning.jepa import JEPA, JEPAConfig, new_agent
 from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.optimize import GRADIENT_NORM
 
 LAST = "last"  # the checkpoint that training resumes from
 LOGS = "logs"  # of TensorBoard
+CHECKPOINT_EVERY = 100  # steps
 
 Progress = Callable[[int, int], None]
 
@@ -62,12 +61,18 @@ def train_jepa(
     """
     devices = devices or Devices()
     module = JEPA(new_agent(data, config), config)
-    epochs = math.ceil(config.iterations / EPOCH)
     clock = _Clock(progress, config.iterations)
     callbacks: list[Callback] = [clock]
     last = None
     if folder is not None:
-        callbacks.append(ModelCheckpoint(folder, filename=LAST, enable_version_counter=False))
+        callbacks.append(
+            ModelCheckpoint(
+                folder,
+                filename=LAST,
+                every_n_train_steps=CHECKPOINT_EVERY,
+                enable_version_counter=False,
+            )
+        )
         last = Path(folder) / f"{LAST}.ckpt"
     with warnings.catch_warnings():
         # Advice on worker processes and on logging intervals that do not fit so short a training.
@@ -79,7 +84,7 @@ def train_jepa(
             num_nodes=devices.num_nodes,
             strategy=devices.strategy,
             max_steps=config.iterations,
-            max_epochs=epochs,
+            max_epochs=1,
             gradient_clip_val=GRADIENT_NORM,
             logger=TensorBoardLogger(folder, name="", version=LOGS) if folder else False,
             enable_checkpointing=folder is not None,
@@ -92,12 +97,20 @@ def train_jepa(
         batches = Batches(
             data, config.batch, config.horizon, module.agent.shape.history, config.seed
         )
+        numbers = Numbers(
+            config.iterations,
+            lambda: trainer.global_step,
+            trainer.global_rank,
+            trainer.world_size,
+        )
         trainer.fit(
             module,
-            loader(batches, trainer.global_rank, trainer.world_size, devices.workers),
+            loader(batches, numbers, devices.workers),
             ckpt_path=str(last) if last is not None and last.exists() else None,
             weights_only=True if last is not None and last.exists() else None,
         )
+    if not trainer.is_global_zero:
+        raise SystemExit(0)  # this process was started to help with the above, and nothing else
     return module.agent.cpu().requires_grad_(True).eval(), clock.figures()
 
 
@@ -128,8 +141,3 @@ class _Clock(Callback):
             "step_seconds": total / max(self._steps, 1),
             "share_beside": 1 - self._inside / total,
         }
-
-
-def one_thread() -> None:
-    """On few cores more of them wait for each other."""
-    torch.set_num_threads(1)
