@@ -127,6 +127,7 @@ class InProcessRunner:
 
     def run(self, episode: Episode, goal_images: list[np.ndarray], seed: int) -> EpisodeResult:
         decide = self._decider(episode, goal_images, seed)
+        self._perception.forget()
         frame = self._world.reset(episode)
         actions, times, labels = [], [], []
         for _ in range(self.judge.steps):

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from jepa_robot.learning.encoded import Encoded
 from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.optimize import Optimizer
 from jepa_robot.models import Bundle
@@ -155,6 +156,24 @@ def fit_policy(
         chosen = torch.from_numpy(rng.integers(len(label), size=config.batch))
         action = agent.policy(state[chosen], goal[chosen])
         optimizer.step(functional.mse_loss(action, label[chosen]))
+
+
+def clone_behaviour(
+    agent: Agent, encoded: Encoded, config: DistillConfig, furthest: int = 15
+) -> None:
+    """Train the policy on what was done in the data, with what came of it as the goal.
+
+    Goal-conditioned behaviour cloning on hindsight goals, up to ``furthest`` steps ahead (Ghosh et
+    al. 2021, arXiv:1912.06088): the baseline that needs neither a world model nor a planner.
+    """
+    rng = np.random.default_rng(config.seed)
+    data = encoded.data
+    starts = data.windows(1)
+    last = np.repeat(data.offsets + data.lengths - 1, data.lengths - 1)
+    ahead = np.minimum(starts + rng.integers(1, furthest + 1, (8, len(starts))), last)
+    rows = np.tile(starts, len(ahead))
+    states, goals = encoded.states[encoded.at(rows)], encoded.latents[encoded.at(ahead.ravel())]
+    fit_policy(agent, states, goals, data.columns["action"][rows], config, rng)
 
 
 class _Planner:
