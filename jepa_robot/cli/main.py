@@ -186,6 +186,38 @@ def export(
 
 
 @app.command()
+def doctor(
+    bundle: Annotated[str, typer.Argument(help="Model bundle: folder or name.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="A recording that training did not see: made by collect, with a seed of its own."
+        ),
+    ],
+    quick: Annotated[bool, typer.Option("--quick", help="Rougher, in a fraction.")] = False,
+    supervised: Annotated[
+        bool,
+        typer.Option(
+            "--supervised/--no-supervised",
+            help="Compare with a network trained on the labels from scratch.",
+        ),
+    ] = True,
+    seed: Seed = 0,
+    json_file: Json = None,
+    page: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Draw the figures on one page, a PNG."),
+    ] = None,
+) -> None:
+    """Is a world model fit to plan with? Says what to change; exits with 1 where it is unfit."""
+    from jepa_robot.cli.doctor import run_doctor
+
+    examination = run_doctor(bundle, data, quick, supervised, seed, json_file, page, warn)
+    if examination.verdict == "unfit":
+        raise typer.Exit(1)
+
+
+@app.command()
 def evaluate(
     bundle: Model = "reach_panda",
     task: Annotated[str, typer.Option(help="Task: a YAML file, or a shipped name.")] = "reach",
