@@ -13,7 +13,6 @@ from jepa_robot.learning.doctor_gauges import (
     Latents,
     Order,
     Prediction,
-    Seen,
     imagine,
     look,
     measure_imagined,
@@ -51,7 +50,7 @@ class DoctorConfig:
     frames: int = 8000
     windows: int = 2000
     probe: int = 600
-    supervised: int = 200
+    supervised: int = 400
     seed: int = 0
 
     def __post_init__(self) -> None:

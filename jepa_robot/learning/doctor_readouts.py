@@ -114,7 +114,8 @@ def read_pictures(
         with torch.no_grad():
             parts = [network(torch.from_numpy(data.images(rows))) for rows in _chunks(test)]
         read = torch.cat(parts).numpy() * std + mean
-        for name, values in zip(labels, np.split(read, np.cumsum(widths)[:-1], axis=1)):
+        parts = np.split(read, np.cumsum(widths)[:-1], axis=1)
+        for name, values in zip(labels, parts, strict=True):
             quality = r2_and_error(values, truth[name])
             readings.append(Reading(name, SUPERVISED, share, count, *quality))
     return readings

@@ -1,0 +1,181 @@
+"""An examination on one page: six panels, drawn with matplotlib."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from jepa_robot.learning.doctor import Examination
+from jepa_robot.learning.doctor_gauges import DEAD
+from jepa_robot.learning.doctor_readouts import SHARES
+
+INCHES, DPI = (15.6, 9.0), 110
+COLOURS = {"unfit": "#b71c1c", "doubtful": "#b86e00", "fit": "#2e7d32"}
+TITLES = {"unfit": " unfit to plan with ", "doubtful": " doubtful ", "fit": " fit to plan with "}
+METHODS = {"linear": ("#1f5fa8", "o"), "mlp": ("#3aa0a0", "s"), "supervised": ("#8a8a8a", "^")}
+INK, PALE, OTHER = "#1f5fa8", "#9db8d6", "#c77800"
+LINE, FONT, LINE_HEIGHT = 76, 7.5, 0.033  # characters; points; of the panel's height
+
+
+def draw(examination: Examination, path: Path) -> None:
+    """Write the page as a PNG.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    figure.suptitle(
+        f"{examination.bundle}  on  {Path(examination.data).name}, {examination.frames} frames",
+        fontsize=14,
+        x=0.01,
+        ha="left",
+    )
+    panels = figure.subplots(2, 3)
+    for axes, panel in zip(
+        panels.flat, (_verdict, _errors, _paths, _variances, _readings, _order), strict=True
+    ):
+        panel(axes, examination)
+        axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png")
+
+
+def _verdict(axes: Axes, examination: Examination) -> None:
+    """What is off comes first, with what to change; of what is fine, the figures alone."""
+    axes.set_axis_off()
+    axes.text(
+        0,
+        1,
+        TITLES[examination.verdict],
+        transform=axes.transAxes,
+        va="top",
+        fontsize=16,
+        color="white",
+        weight="bold",
+        bbox={"facecolor": COLOURS[examination.verdict], "edgecolor": "none", "pad": 6},
+    )
+    height = 0.87
+    for finding in sorted(examination.findings, key=lambda f: tuple(COLOURS).index(f.status)):
+        texts = [(finding.gauge, COLOURS[finding.status], "bold"), (finding.found, "#444444", None)]
+        if finding.todo:
+            texts.append((f"→ {finding.todo}", COLOURS[finding.status], None))
+        for text, colour, weight in texts:
+            lines = textwrap.wrap(text, LINE)
+            axes.text(
+                0,
+                height,
+                "\n".join(lines),
+                transform=axes.transAxes,
+                va="top",
+                fontsize=FONT,
+                color=colour,
+                weight=weight,
+                linespacing=1.1,
+            )
+            height -= LINE_HEIGHT * len(lines)
+        height -= LINE_HEIGHT / 3
+
+
+def _errors(axes: Axes, examination: Examination) -> None:
+    prediction = examination.prediction
+    steps = np.arange(1, len(prediction.error) + 1)
+    copy = np.where(prediction.copy > 0, prediction.copy, np.nan)
+    axes.plot(steps, prediction.error / copy, "o-", color=INK, ms=4, label="with its actions")
+    axes.plot(
+        steps, prediction.shuffled / copy, "s--", color=OTHER, ms=4, label="another's actions"
+    )
+    axes.axhline(1, color="grey", lw=1, label="nothing changes")
+    axes.set_yscale("log")
+    axes.set(xlabel="steps ahead", title="Prediction error, relative to 'nothing changes'")
+    axes.legend(frameon=False, fontsize=9)
+
+
+def _paths(axes: Axes, examination: Examination) -> None:
+    """The object's where there is one, else the goal's: the two numbers that vary most."""
+    wanted = sorted(
+        examination.imagined,
+        key=lambda one: (not one.label.startswith("object"), one.label != examination.goal),
+    )
+    if not wanted:
+        _nothing(axes, "Imagined paths", "no label")
+        return
+    one = wanted[0]
+    every = np.concatenate([true for true, _ in one.paths])
+    across = np.sort(np.argsort(every.std(axis=0))[-2:])
+    for index, pair in enumerate(one.paths):
+        looks = (("true", 0, INK, "o-"), ("imagined", 1, OTHER, "x--"))
+        for path, (label, start, colour, style) in zip(pair, looks, strict=True):
+            x, y = np.arange(start, start + len(path)), 100 * path[:, across[-1]]
+            if len(across) == 2:
+                x = 100 * path[:, across[0]]
+            axes.plot(x, y, style, color=colour, ms=4, lw=1, label=None if index else label)
+    names = [f"{'xyz'[i] if i < 3 else i} (cm)" for i in across]
+    if len(names) == 2:
+        axes.set_aspect("equal", adjustable="datalim")
+    axes.set(xlabel=names[0] if len(names) == 2 else "step", ylabel=names[-1])
+    axes.set_title(f"Where {one.label} goes: usable {one.usable_horizon} of {len(one.error)} steps")
+    axes.legend(frameon=False, fontsize=9)
+
+
+def _variances(axes: Axes, examination: Examination) -> None:
+    latents = examination.latents
+    ordered = np.sort(latents.variances)[::-1]
+    axes.bar(np.arange(1, len(ordered) + 1), np.maximum(ordered, DEAD / 100), color=INK)
+    axes.axhline(DEAD, color=COLOURS["unfit"], lw=1, ls="--", label="does not vary")
+    axes.set_yscale("log")
+    axes.set(xlabel="number of the latent, sorted", ylabel="variance")
+    axes.set_title(f"Latent: effective rank {latents.effective_rank:.1f} of {len(ordered)}")
+    axes.legend(fontsize=9, loc="lower right")
+
+
+def _readings(axes: Axes, examination: Examination) -> None:
+    names = list(dict.fromkeys(r.label for r in examination.readings))
+    if not names:
+        _nothing(axes, "Labels read", "no label")
+        return
+    for name, line in zip(names, ("-", "--", ":", "-."), strict=False):
+        for method, (colour, marker) in METHODS.items():
+            found = [r for r in examination.readings if (r.label, r.method) == (name, method)]
+            if found:
+                axes.plot(
+                    [r.labels for r in found],
+                    [100 * r.error for r in found],
+                    marker + line,
+                    color=colour,
+                    ms=5,
+                    label=f"{name.removesuffix('_position')}, {method}",
+                )
+    axes.set(xscale="log", yscale="log", xlabel="labelled frames", ylabel="mean error (cm)")
+    for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        formatter(lambda value, _: f"{value:g}" if value < 10 or value % 10 == 0 else "")
+    shares = ", ".join(f"{100 * share:g}" for share in SHARES)
+    axes.set_title(f"Labels read, from {shares} % of the labels")
+    axes.legend(frameon=False, fontsize=9)
+
+
+def _order(axes: Axes, examination: Examination) -> None:
+    order = examination.order
+    if order is None:
+        _nothing(axes, "Cost and distance", "no label of the goal")
+        return
+    axes.plot(100 * order.distances, order.costs, ".", color=PALE, ms=2, rasterized=True)
+    edges = np.quantile(order.distances, np.linspace(0, 1, 13))
+    bins = np.clip(np.digitize(order.distances, edges) - 1, 0, 11)
+    used = [b for b in range(12) if (bins == b).any()]
+    x = [100 * np.median(order.distances[bins == b]) for b in used]
+    axes.plot(x, [np.median(order.costs[bins == b]) for b in used], "o-", color=INK, label="median")
+    axes.set(xlabel=f"true distance of {order.label} (cm)", ylabel="latent distance to goal")
+    axes.set_title(f"Cost and distance: rank correlation {order.latent:.2f}")
+    axes.legend(frameon=False, fontsize=9)
+
+
+def _nothing(axes: Axes, title: str, why: str) -> None:
+    axes.set_title(title)
+    axes.text(0.5, 0.5, why, ha="center", transform=axes.transAxes, color="grey")
