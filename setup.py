@@ -17,7 +17,15 @@ ROS_WHEELS = [
     "ros-std-srvs",
     "ros-trajectory-msgs",
 ]
-TRAIN = ["gymnasium>=1.0", "h5py", "joblib", "lightning>=2.4", "tensorboard", "torch>=2.4"]
+TRAIN = [
+    "gymnasium>=1.0",
+    "h5py",
+    "joblib",
+    "lightning>=2.4",
+    "matplotlib",
+    "tensorboard",
+    "torch>=2.4",
+]
 
 
 def shared(folder: str) -> list[tuple[str, list[str]]]:
