@@ -76,6 +76,7 @@ setup(
         "train": TRAIN,
         "viewer": ["rerun-sdk"],
         "test": ["pytest"],
+        "gymnasium": ["gymnasium>=1.0"],
         "dev": [*TRAIN, "onnx", "onnx2torch", "pytest", "ruff"],
     },
     entry_points={

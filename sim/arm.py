@@ -17,13 +17,12 @@ from jepa_robot_sim.bodies import SceneBodies
 from jepa_robot_sim.cameras import Renderer
 from jepa_robot_sim.episodes import Episode
 from jepa_robot_sim.quiet import quiet
-from jepa_robot_sim.scenes import ARM_COLOUR, AS_IS, HAND_COLOUR, Scene, Variation
+from jepa_robot_sim.scenes import ARM_COLOUR, AS_IS, HAND_COLOUR, TABLE_COLOUR, Scene, Variation
 
 PHYSICS_RATE = 500  # Hz
 STEP_NS = 1_000_000_000 // PHYSICS_RATE
 GAINS = {"positionGain": 0.35, "velocityGain": 1.0}
 LINK_COLOUR = (0.85, 0.85, 0.82)
-OBSTACLE_COLOUR = (0.55, 0.50, 0.44, 1)
 FIXED_FORCE = 50  # N or Nm that holds a joint which is not driven
 
 
@@ -32,7 +31,7 @@ class SimulatedArm:
 
     Args:
         contract: the robot; its cameras are rendered, its joint order is used throughout. A gripper
-            starts where ``fixed_joints`` has its first joint.
+            starts where ``fixed_joints`` has its first joint, or where the scene says.
         gui: open PyBullet's window.
         zoom: camera images this many times larger, for pictures meant for people.
         scene: what else there is, which :meth:`arrange` puts in its place.
@@ -64,6 +63,8 @@ class SimulatedArm:
         fixed, gripper = dict(contract.fixed_joints), contract.gripper
         self._gripper = [index[name] for name in (gripper.joints if gripper else ())]
         self._gripper_start = fixed.get(gripper.joints[0], 0.0) if gripper else 0.0
+        if gripper is not None and scene is not None and scene.is_gripper_open:
+            self._gripper_start = gripper.upper
         self._fixed = [(index[n], p) for n, p in fixed.items() if index[n] not in self._gripper]
         self._ee = index[contract.ee_frame]
         self._scene = None if scene is None else SceneBodies(scene, self._client)
@@ -265,16 +266,18 @@ class SimulatedArm:
         return self._call("getJointInfo", self._body, joint)[10] or default
 
     def _add_obstacles(self) -> None:
+        self._obstacles = []
         for obstacle in self.contract.safety.obstacles:
             lower, upper = np.array(obstacle.lower), np.array(obstacle.upper)
             shape = {"shapeType": pybullet.GEOM_BOX, "halfExtents": ((upper - lower) / 2).tolist()}
-            visual = self._call("createVisualShape", rgbaColor=OBSTACLE_COLOUR, **shape)
-            self._call(
+            visual = self._call("createVisualShape", rgbaColor=[*TABLE_COLOUR, 1], **shape)
+            body = self._call(
                 "createMultiBody",
                 baseCollisionShapeIndex=self._call("createCollisionShape", **shape),
                 baseVisualShapeIndex=visual,
                 basePosition=((lower + upper) / 2).tolist(),
             )
+            self._obstacles.append(body)
 
     def _couple_fingers(self) -> None:
         """The gripper's joints move as one, or what they hold would slide with all of them."""
@@ -296,6 +299,9 @@ class SimulatedArm:
             colour = dark if link in joints[::2] else light
             colour = blue if link in hand else colour
             self._call("changeVisualShape", self._body, link, rgbaColor=[*colour, 1])
+        for body in self._obstacles:
+            colour = colours.get("table", TABLE_COLOUR)
+            self._call("changeVisualShape", body, -1, rgbaColor=[*colour, 1])
 
     def _hand(self) -> set[int]:
         """What is fixed to the last joint's link; that link itself where nothing can be seen."""

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from jepa_robot.robot.contract import RobotContract
 from jepa_robot_sim.episodes import OBJECT, Episode
 from jepa_robot_sim.pushing import Push
-from jepa_robot_sim.scenes import Scene
+from jepa_robot_sim.scenes import REFERENCE, SMALLEST, Scene
 from jepa_robot_sim.scripts import Pusher
 
 WALL = (0.06, 0.008)  # m: half of its length and thickness; it is as high as the block
@@ -27,6 +28,18 @@ class PushAround(Push):
     steps = 160
     distance = (0.16, 0.28)
 
+    @staticmethod
+    def refusal(contract: RobotContract) -> str | None:
+        """The hand must get behind the block on all sides of the wall."""
+        sides = np.subtract(contract.workspace[1], contract.workspace[0])[:2]
+        least = SMALLEST * REFERENCE
+        if min(sides) < least:
+            return (
+                f"its workspace is {min(sides):g} m wide, expected at least {least:.2f} m to get "
+                "behind the block on all sides"
+            )
+        return Push.refusal(contract)
+
     def _pusher(self) -> Pusher:
         return Pusher(self.hand, self.shape, self.scene, passes_over=True)
 
@@ -37,7 +50,7 @@ class PushAround(Push):
 
     def sample(self, rng: np.random.Generator) -> Episode:
         """Block and goal uniform, apart by the task's distance, and a way around the wall."""
-        while True:
+        for _ in self._attempts():
             block, goal = self.sample_block(rng), self.sample_block(rng)
             wall = self._wall_between(rng, block, goal)
             if not self.distance[0] <= np.linalg.norm(goal - block) <= self.distance[1]:
@@ -47,7 +60,7 @@ class PushAround(Push):
             way = [block[:2], *self.way(block[:2], goal[:2], wall)]
             if len(way) > 2 and all(map(self._has_room, way[:-1], way[1:])):
                 break
-        while True:
+        for _ in self._attempts():
             start = self.sample_hand(rng, block)
             if self._is_hand_free(start, wall):
                 break

@@ -25,7 +25,8 @@ SHELF_HEIGHT = 0.04  # m
 SHELF_SHARE = 0.61  # of the workspace's width, where the shelf begins
 FINGERS = 0.03  # m that a finger takes outside of the gripper's opening
 PLACES, LIFTS = 0.45, 0.35  # of the explored episodes; the rest is smooth noise
-ABOVE_SHARE = 0.6  # of the explored episodes start above the block
+ABOVE_SHARE = 0.7  # of the explored episodes start above the block
+AROUND_SHARE = 0.6  # of those, around it, as if to grasp it
 CARRIED = 0.02  # m that what is carried keeps from the shelf
 
 
@@ -137,11 +138,13 @@ class PickAndPlace(TableTask):
         top = bare.surface + SHELF_HEIGHT * bare.scale
         near, far = (lower[0] - margin, edge, bare.surface), (*(upper[:2] + margin), top)
         shelf = Box(tuple(map(float, near)), tuple(map(float, far)))
-        return replace(bare, block=Block(radius, usual.height, mass), shelf=shelf)
+        return replace(
+            bare, block=Block(radius, usual.height, mass), shelf=shelf, is_gripper_open=True
+        )
 
     def sample(self, rng: np.random.Generator) -> Episode:
         """Block and goal uniform, apart by the task's distance."""
-        while True:
+        for _ in self._attempts():
             block, goal = self.sample_block(rng), self.sample_goal(rng)
             if self.distance[0] <= np.linalg.norm(goal - block) <= self.distance[1]:
                 break
@@ -206,8 +209,11 @@ class PickAndPlace(TableTask):
         return ScriptedExplorer(episode, script, noise)
 
     def sample_above(self, rng: np.random.Generator, block: np.ndarray) -> np.ndarray:
-        """A place for the hand close above the block ``[3]`` (m)."""
+        """A place for the hand close above the block, or around it ``[3]`` (m)."""
         scale = self.scene.scale
+        if rng.uniform() < AROUND_SHARE:
+            height = max(block[2], self.lower[2] + 0.002) + rng.uniform(0, 0.008) * scale
+            return np.append(block[:2] + rng.uniform(-0.004, 0.004, 2) * scale, height)
         spot = block[:2] + rng.uniform(-0.02, 0.02, 2) * scale
         top = block[2] + self.scene.block.height / 2 + self.shape.depth
         return np.append(spot, top + rng.uniform(0.01, 0.05) * scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +30,7 @@ from jepa_robot_sim.scripts import Hand, Pusher
 
 REFERENCE_SPEED = 0.4  # m/s of the hand that the number of steps was chosen for
 HAND_HEIGHTS = 0.15  # m above the lowest: where the hand starts, and is in the goal picture
+ATTEMPTS = 20_000  # draws until one fits
 CLOSE_FINGERS = -1.0  # of a gripper, or the block gets between them
 CLOSE = 0.06  # m between hand and block where exploration starts near it
 NEAR_SHARE = 0.6  # of the explored episodes start so
@@ -97,10 +99,11 @@ class TableTask:
         lower, upper = self.lower + self._edge, self.upper - self._edge
         lower[2] = self.lower[2] + 0.2 * self._edge
         upper[2] = min(upper[2], self.lower[2] + HAND_HEIGHTS * self.scene.scale)
-        while True:
+        for _ in self._attempts():
             hand = rng.uniform(lower, upper)
             if self._is_off(hand, block):
-                return hand
+                break
+        return hand
 
     def sample_near(self, rng: np.random.Generator, block: np.ndarray) -> np.ndarray:
         """A low place for the hand ``[3]`` (m), close to the block."""
@@ -119,6 +122,19 @@ class TableTask:
         if not self.scene.distractors:
             return variation
         return place_distractors(variation, self.scene, self.contract, rng, clear_of)
+
+    def _attempts(self) -> Iterator[int]:
+        """For drawing until it fits.
+
+        Raises:
+            InvalidContract: nothing fitted; the workspace is too small or oddly shaped.
+        """
+        yield from range(ATTEMPTS)
+        raise self.contract.invalid(
+            "workspace",
+            f"workspace is {self.contract.workspace}, in which no episode of {self.name} was found "
+            f"in {ATTEMPTS} attempts: expected a larger one",
+        )
 
     @property
     def _edge(self) -> float:
@@ -153,7 +169,7 @@ class Push(TableTask):
 
     def sample(self, rng: np.random.Generator) -> Episode:
         """Block and goal uniform, apart by the task's distance, with room behind the block."""
-        while True:
+        for _ in self._attempts():
             block, goal = self.sample_block(rng), self.sample_block(rng)
             if self._is_fair(block, goal):
                 break

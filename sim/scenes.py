@@ -25,9 +25,9 @@ HAND_COLOUR = (0.10, 0.35, 0.95)
 BLOCK_COLOUR = (0.90, 0.10, 0.10)
 SHELF_COLOUR = (0.25, 0.55, 0.35)
 WALL_COLOUR = (0.95, 0.80, 0.20)
-PLATE_COLOUR = (0.62, 0.60, 0.56)
-DISTRACTOR_COLOURS = ((0.95, 0.75, 0.10), (0.10, 0.65, 0.30), (0.55, 0.25, 0.65))
-PAINTED = ("block", "hand", "arm", "plate")
+PLATE_COLOUR, TABLE_COLOUR = (0.62, 0.60, 0.56), (0.55, 0.50, 0.44)
+DISTRACTOR_COLOURS = ((0.10, 0.70, 0.75), (0.10, 0.65, 0.30), (0.55, 0.25, 0.65))
+PAINTED = ("block", "hand", "arm", "plate", "table")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Variation:
     """How one episode differs from the nominal scene.
 
     Attributes:
-        colours: RGB in [0, 1] by what is painted (``block``, ``hand``, ``arm``, ``plate``).
+        colours: RGB in [0, 1] by what is painted (a name of ``PAINTED``).
         light: None for the nominal one.
         cameras: a camera each, the shift of its position (m, base frame) and of its orientation
             (rotation vector, rad, base frame): ``(x, y, z, rx, ry, rz)``. Empty for none.
@@ -145,7 +145,7 @@ class Randomisation:
         )
 
     def _colours(self, rng: np.random.Generator) -> dict[str, tuple[float, ...]]:
-        nominal = (BLOCK_COLOUR, HAND_COLOUR, ARM_COLOUR, PLATE_COLOUR)
+        nominal = (BLOCK_COLOUR, HAND_COLOUR, ARM_COLOUR, PLATE_COLOUR, TABLE_COLOUR)
         return {n: self._colour(rng, rgb) for n, rgb in zip(PAINTED, nominal, strict=True)}
 
     def _colour(self, rng: np.random.Generator, nominal: tuple) -> tuple[float, ...]:
@@ -199,6 +199,7 @@ class Scene:
         wall: half extents of a wall that episodes place; None without one.
         shelf: a place higher than the surface; None without one.
         distractors: how many.
+        is_gripper_open: whether a gripper starts open as wide as it goes.
     """
 
     scale: float
@@ -208,6 +209,7 @@ class Scene:
     wall: tuple[float, float, float] | None = None
     shelf: Box | None = None
     distractors: int = 0
+    is_gripper_open: bool = False
 
     @property
     def resting_height(self) -> float:

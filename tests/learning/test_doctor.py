@@ -172,7 +172,7 @@ def test_pictures_of_another_size_are_refused(shipped, data):
 
 
 def test_too_few_episodes_are_refused(shipped, data):
-    with pytest.raises(InvalidDataset, match="3 usable episode.* expected at least 4"):
+    with pytest.raises(InvalidDataset, match=r"3 usable episode.* expected at least 4"):
         examine(shipped, data.take(slice(3)), QUICK)
 
 
