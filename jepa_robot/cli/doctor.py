@@ -32,8 +32,7 @@ def run_doctor(
     warn: Callable[[str], None] = print,
 ) -> Examination:
     """Examine, print, and write what was asked for."""
-    if page is not None:
-        from jepa_robot.learning.doctor_page import draw  # before minutes are spent
+    draw = None if page is None else _drawing()  # before minutes are spent
     torch.set_num_threads(1)
     settings = {
         "seed": seed,
@@ -51,9 +50,19 @@ def run_doctor(
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(json_file, json.dumps(examination.to_dict(), indent=2) + "\n")
-    if page is not None:
+    if draw is not None:
         draw(examination, page)
     return examination
+
+
+def _drawing() -> Callable[[Examination, Path], None]:
+    try:
+        from jepa_robot.learning.doctor_page import draw
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"--page needs {error.name}, expected it installed: pip install matplotlib"
+        ) from error
+    return draw
 
 
 def show(examination: Examination) -> None:

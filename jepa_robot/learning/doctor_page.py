@@ -1,4 +1,4 @@
-"""An examination on one page: six panels, drawn with matplotlib."""
+"""An examination on one page: the verdict and six panels, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jepa_robot.learning.doctor import Examination
-from jepa_robot.learning.doctor_gauges import DEAD
+from jepa_robot.learning.doctor_gauges import DEAD, Imagined
 from jepa_robot.learning.doctor_readouts import SHARES
 
-INCHES, DPI = (15.6, 9.0), 110
+INCHES, DPI = (19.0, 9.0), 100
 COLOURS = {"unfit": "#b71c1c", "doubtful": "#b86e00", "fit": "#2e7d32"}
 TITLES = {"unfit": " unfit to plan with ", "doubtful": " doubtful ", "fit": " fit to plan with "}
 METHODS = {"linear": ("#1f5fa8", "o"), "mlp": ("#3aa0a0", "s"), "supervised": ("#8a8a8a", "^")}
 INK, PALE, OTHER = "#1f5fa8", "#9db8d6", "#c77800"
-LINE, FONT, LINE_HEIGHT = 76, 7.5, 0.033  # characters; points; of the panel's height
+LEAST = DEAD / 100  # what is drawn of a variance
+LINE, FONT, LINE_HEIGHT = 64, 8.5, 0.0195  # characters; points; of the panel's height
 
 
 def draw(examination: Examination, path: Path) -> None:
@@ -37,10 +38,11 @@ def draw(examination: Examination, path: Path) -> None:
         x=0.01,
         ha="left",
     )
-    panels = figure.subplots(2, 3)
-    for axes, panel in zip(
-        panels.flat, (_verdict, _errors, _paths, _variances, _readings, _order), strict=True
-    ):
+    grid = figure.add_gridspec(2, 4, width_ratios=(1.1, 1, 1, 1))
+    _verdict(figure.add_subplot(grid[:, 0]), examination)
+    panels = (_errors, _paths, _imagined, _variances, _readings, _order)
+    for index, panel in enumerate(panels):
+        axes = figure.add_subplot(grid[index // 3, 1 + index % 3])
         panel(axes, examination)
         axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +63,7 @@ def _verdict(axes: Axes, examination: Examination) -> None:
         weight="bold",
         bbox={"facecolor": COLOURS[examination.verdict], "edgecolor": "none", "pad": 6},
     )
-    height = 0.87
+    height = 0.93
     for finding in sorted(examination.findings, key=lambda f: tuple(COLOURS).index(f.status)):
         texts = [(finding.gauge, COLOURS[finding.status], "bold"), (finding.found, "#444444", None)]
         if finding.todo:
@@ -80,11 +82,14 @@ def _verdict(axes: Axes, examination: Examination) -> None:
                 linespacing=1.1,
             )
             height -= LINE_HEIGHT * len(lines)
-        height -= LINE_HEIGHT / 3
+        height -= LINE_HEIGHT / 2
 
 
 def _errors(axes: Axes, examination: Examination) -> None:
     prediction = examination.prediction
+    if not prediction.copy.any():
+        _nothing(axes, "Prediction error", "the latent never changes")
+        return
     steps = np.arange(1, len(prediction.error) + 1)
     copy = np.where(prediction.copy > 0, prediction.copy, np.nan)
     axes.plot(steps, prediction.error / copy, "o-", color=INK, ms=4, label="with its actions")
@@ -97,16 +102,38 @@ def _errors(axes: Axes, examination: Examination) -> None:
     axes.legend(frameon=False, fontsize=9)
 
 
-def _paths(axes: Axes, examination: Examination) -> None:
-    """The object's where there is one, else the goal's: the two numbers that vary most."""
+def _shown(examination: Examination) -> Imagined | None:
+    """The object where there is one, else the goal."""
     wanted = sorted(
         examination.imagined,
         key=lambda one: (not one.label.startswith("object"), one.label != examination.goal),
     )
-    if not wanted:
+    return wanted[0] if wanted else None
+
+
+def _imagined(axes: Axes, examination: Examination) -> None:
+    one = _shown(examination)
+    if one is None or not one.is_measured:
+        _nothing(axes, "Imagined against true places", "no label that moves")
+        return
+    steps = np.arange(1, len(one.error) + 1)
+    axes.plot(steps, 100 * one.still, "-", color="grey", label="it stays where it is")
+    axes.plot(steps, 50 * one.still, ":", color="grey", label="half of that")
+    axes.plot(steps, 100 * one.error, "x--", color=OTHER, label="imagined")
+    axes.plot(steps, 100 * one.read, "o-", color=PALE, ms=4, label="read from the true picture")
+    axes.set(xlabel="steps ahead", ylabel="mean error (cm)", ylim=(0, None))
+    axes.set_title(
+        f"{_short(one.label)} that moves: usable {one.usable_horizon} of {len(steps)} steps"
+    )
+    axes.legend(frameon=False, fontsize=9)
+
+
+def _paths(axes: Axes, examination: Examination) -> None:
+    """The two numbers that vary most."""
+    one = _shown(examination)
+    if one is None:
         _nothing(axes, "Imagined paths", "no label")
         return
-    one = wanted[0]
     every = np.concatenate([true for true, _ in one.paths])
     across = np.sort(np.argsort(every.std(axis=0))[-2:])
     for index, pair in enumerate(one.paths):
@@ -120,17 +147,18 @@ def _paths(axes: Axes, examination: Examination) -> None:
     if len(names) == 2:
         axes.set_aspect("equal", adjustable="datalim")
     axes.set(xlabel=names[0] if len(names) == 2 else "step", ylabel=names[-1])
-    axes.set_title(f"Where {one.label} goes: usable {one.usable_horizon} of {len(one.error)} steps")
+    axes.set_title(f"Where the {_short(one.label)} goes, in {len(one.paths)} windows")
     axes.legend(frameon=False, fontsize=9)
 
 
 def _variances(axes: Axes, examination: Examination) -> None:
     latents = examination.latents
     ordered = np.sort(latents.variances)[::-1]
-    axes.bar(np.arange(1, len(ordered) + 1), np.maximum(ordered, DEAD / 100), color=INK)
+    axes.bar(np.arange(1, len(ordered) + 1), np.maximum(ordered, LEAST), color=INK)
     axes.axhline(DEAD, color=COLOURS["unfit"], lw=1, ls="--", label="does not vary")
     axes.set_yscale("log")
     axes.set(xlabel="number of the latent, sorted", ylabel="variance")
+    axes.set_ylim(LEAST / 2, max(10, 2 * ordered[0]))
     axes.set_title(f"Latent: effective rank {latents.effective_rank:.1f} of {len(ordered)}")
     axes.legend(fontsize=9, loc="lower right")
 
@@ -150,11 +178,11 @@ def _readings(axes: Axes, examination: Examination) -> None:
                     marker + line,
                     color=colour,
                     ms=5,
-                    label=f"{name.removesuffix('_position')}, {method}",
+                    label=f"{_short(name)}, {method}",
                 )
     axes.set(xscale="log", yscale="log", xlabel="labelled frames", ylabel="mean error (cm)")
     for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        formatter(lambda value, _: f"{value:g}" if value < 10 or value % 10 == 0 else "")
+        formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "125" else "")
     shares = ", ".join(f"{100 * share:g}" for share in SHARES)
     axes.set_title(f"Labels read, from {shares} % of the labels")
     axes.legend(frameon=False, fontsize=9)
@@ -179,3 +207,7 @@ def _order(axes: Axes, examination: Examination) -> None:
 def _nothing(axes: Axes, title: str, why: str) -> None:
     axes.set_title(title)
     axes.text(0.5, 0.5, why, ha="center", transform=axes.transAxes, color="grey")
+
+
+def _short(label: str) -> str:
+    return label.removesuffix("_position")

@@ -70,7 +70,8 @@ def read_latents(
                 if share == 1 and (best is None or quality[1] < best_error):
                     best, best_error = read, quality[1]
         for method, qualities in found.items():
-            readings.append(Reading(label, method, share, count, *np.mean(qualities, axis=0)))
+            mean = np.mean(qualities, axis=0).tolist()
+            readings.append(Reading(label, method, share, count, *mean))
     return readings, best
 
 

@@ -128,7 +128,9 @@ def _prediction(prediction: Prediction) -> Iterator[Finding]:
     yield Finding(
         status,
         "prediction",
-        f"error {ratio:.2f} times that of 'nothing changes', {step} steps on",
+        f"error {ratio:.2f} times that of 'nothing changes', {step} steps on"
+        if prediction.copy[step - 1]
+        else "the latent never changes",
         ""
         if status == FIT
         else "the model foresees little: train longer (jepa.iterations), on more data, with a "
@@ -164,16 +166,23 @@ def _reading(name: str, readings: Sequence[Reading], is_goal: bool) -> Finding:
 
 
 def _bundle_readout(readings: Sequence[Reading]) -> Iterator[Finding]:
+    """It is blamed for what it misses of what is in the latent, and only for that."""
     for own in (r for r in readings if r.method == BUNDLE):
-        best = max(r.r2 for r in readings if r.label == own.label and r.method in (LINEAR, MLP))
-        is_off = own.r2 < R2[0] and own.r2 < best - BETTER
+        found = f"R² {own.r2:.3f}, error {100 * own.error:.1f} cm"
+        gauge = "the bundle's readout"
+        if own.r2 >= R2[0]:
+            yield Finding(FIT, gauge, found)
+            continue
+        of_label = (r for r in readings if r.label == own.label)
+        best = max(r.r2 for r in of_label if r.method in (LINEAR, MLP))
+        is_to_blame = best >= R2[1] and own.r2 < best - BETTER
         yield Finding(
-            DOUBTFUL if is_off else FIT,
-            "the bundle's readout",
-            f"R² {own.r2:.3f}, error {100 * own.error:.1f} cm",
+            DOUBTFUL,
+            gauge,
+            found,
             f"{own.label} is in the latent, its readout is not good at it: train with more labels"
-            if is_off
-            else "",
+            if is_to_blame
+            else f"it cannot tell what the latent lacks: see {own.label} in the latent",
         )
 
 
