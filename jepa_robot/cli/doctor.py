@@ -16,7 +16,7 @@ from jepa_robot.files import write_atomically
 from jepa_robot.learning.doctor import SHOWN, DoctorConfig, Examination, examine
 from jepa_robot.models import Bundle
 
-QUICK = {"windows": 600, "frames": 2000, "probe": 200, "supervised": 100}
+QUICK = {"windows": 600, "frames": 2000, "probe": 200, "supervised": 200}
 LOOKS = {"fit": "green", "doubtful": "yellow", "unfit": "bold red"}
 NARROWEST = 120  # columns where the output is no terminal
 

@@ -50,7 +50,7 @@ class DoctorConfig:
     frames: int = 8000
     windows: int = 2000
     probe: int = 600
-    supervised: int = 400
+    supervised: int = 800
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -165,8 +165,8 @@ def examine(
         readings += found
         imagined.append(measure_imagined(seen, unseen, name, read))
         stage(1)(index + 1, len(names))
-    if goal and bundle.goal_size == seen.label(goal, test.rows).shape[1]:
-        readings.append(read_with_bundle(seen, goal, test.rows))
+    if bundle_goal(bundle, data) in names:
+        readings.append(read_with_bundle(seen, bundle_goal(bundle, data), test.rows))
     if names and config.supervised:
         readings += read_pictures(
             seen, names, fit.rows, test.rows, config.supervised, config.seed, stage(2)
@@ -176,7 +176,9 @@ def examine(
         "prediction": measure_prediction(seen, every),
         "readings": tuple(readings),
         "imagined": tuple(imagined),
-        "order": measure_order(seen, goal, test.rows, rng) if goal else None,
+        "order": measure_order(seen, goal, test.rows, bundle_goal(bundle, data) == goal, rng)
+        if goal
+        else None,
     }
     return Examination(
         bundle=bundle.id,
@@ -199,6 +201,13 @@ def shared_seeds(bundle: Bundle, data: Dataset) -> list[int]:
     )
 
 
+def bundle_goal(bundle: Bundle, data: Dataset) -> str:
+    """The label that the bundle's readout gives, empty if it has none of the recording's."""
+    name = bundle.manifest.get("goal") or data.about.goal
+    label = data.columns.get(name)
+    return name if label is not None and label.shape[1] == bundle.goal_size else ""
+
+
 def _warnings(bundle: Bundle, data: Dataset, judged: list[str]) -> list[str]:
     result = []
     seeds = shared_seeds(bundle, data)
@@ -206,6 +215,12 @@ def _warnings(bundle: Bundle, data: Dataset, judged: list[str]) -> list[str]:
         result.append(
             f"{data.path}: was recorded with seed {seeds[0]}, as the training data was; expected a "
             "seed of its own, or the figures are of what the model knows by heart"
+        )
+    ours, theirs = bundle.manifest.get("goal"), data.about.goal
+    if ours and theirs and ours != theirs:
+        result.append(
+            f"{data.path}: its goals mean {theirs}, those of bundle {bundle.id} mean {ours}; it is "
+            f"judged for {theirs}"
         )
     result += [
         f"{data.path}: label {name} does not change, so nothing is said of it"

@@ -105,7 +105,10 @@ def measure_latents(latents: np.ndarray) -> Latents:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Windows that were imagined: ``states`` ``[W, H, S]`` after each action from ``starts``."""
+    """Windows that were imagined: ``states`` ``[W, H, S]`` after each action from ``starts``.
+
+    ``shuffled`` are those with the actions of another window.
+    """
 
     starts: np.ndarray
     states: np.ndarray
@@ -166,7 +169,8 @@ class Imagined:
 
     Only windows in which the label moved by more than `MOVED` until that step: ``windows`` is how
     many. ``error``: of the readout of the imagined latent; ``still``: of "it stays where it is";
-    ``read``: of the readout of the true latent, what an exact prediction would have.
+    ``read``: of the readout of the true latent, what an exact prediction would have. ``paths``:
+    some true ones ``[H + 1, n]``, each with the imagined ``[H, n]``.
     """
 
     label: str
@@ -209,9 +213,9 @@ def measure_imagined(seen: Seen, rollouts: Rollouts, label: str, read: Read) -> 
         name: np.where(enough, _masked_mean(values, moved), np.nan)
         for name, values in distances.items()
     }
-    # From the middle to nearly the farthest: neither those at rest nor a lucky one.
     order = np.argsort(still[:, -1])
-    chosen = order[(np.linspace(0.5, 0.95, PATHS) * (len(order) - 1)).astype(int)]
+    order = order[still[order, -1] > MOVED] if moved[:, -1].any() else order
+    chosen = order[(np.linspace(0.3, 0.95, PATHS) * (len(order) - 1)).astype(int)]
     paths = tuple((np.concatenate([start[i], truth[i]]), imagined[i]) for i in chosen)
     return Imagined(label, moved.sum(axis=0), **means, paths=paths)
 
@@ -222,7 +226,8 @@ class Order:
 
     Spearman's rank correlation over pairs of frame and goal frame; ``latent``: of the distance to
     the goal frame's latent, ``position``: of the distance of the bundle's readout to the goal's
-    true place, None for a bundle without. ``distances`` (m) and ``costs`` ``[P]`` are the pairs.
+    true place, None without a readout of this label. ``distances`` (m) and ``costs`` ``[P]`` are
+    the pairs.
     """
 
     label: str
@@ -232,8 +237,13 @@ class Order:
     costs: np.ndarray
 
 
-def measure_order(seen: Seen, label: str, rows: np.ndarray, rng: np.random.Generator) -> Order:
-    """Over pairs of ``rows``, the goals as the run time encodes them: one frame, no joints."""
+def measure_order(
+    seen: Seen, label: str, rows: np.ndarray, has_readout: bool, rng: np.random.Generator
+) -> Order:
+    """Over pairs of ``rows``, the goals as the run time encodes them: one frame, no joints.
+
+    ``has_readout``: the bundle's readout gives this label.
+    """
     bundle = seen.bundle
     goals = rng.choice(rows, min(GOALS, len(rows)), replace=False)
     joints = np.zeros((len(goals), bundle.proprioception_size), np.float32)
@@ -244,7 +254,7 @@ def measure_order(seen: Seen, label: str, rows: np.ndarray, rng: np.random.Gener
     distances = np.linalg.norm(seen.label(label, other) - goal_places, axis=1)
     costs = np.linalg.norm(here - latents[which], axis=1)
     position = None
-    if bundle.goal_size == goal_places.shape[1]:
+    if has_readout:
         read = bundle.session("readout")(latent=np.ascontiguousarray(here))
         position = spearman(distances, np.linalg.norm(read - goal_places, axis=1))
     return Order(label, spearman(distances, costs), position, distances, costs)

@@ -15,6 +15,7 @@ from jepa_robot.learning.networks import AgentShape
 from jepa_robot.learning.optimize import Optimizer
 
 SHARES = (0.01, 0.1, 1.0)
+PART = {0.01: 0.2, 0.1: 0.4, 1.0: 1.0}  # of the supervised steps: few labels are learned soon
 FEWEST_LABELS = 5
 DRAWS = 3  # of less than all labels: which ones matters
 PENALTIES = np.logspace(-4, 4, 17)
@@ -97,7 +98,8 @@ def read_pictures(
     widths = [truth[name].shape[1] for name in labels]
     shape = AgentShape(data.cameras, data.image_size, 0, 1, sum(widths))
     rng, readings = np.random.default_rng(seed), []
-    for index, share in enumerate(SHARES):
+    done, total = 0, max(1, round(steps * sum(PART.values())))
+    for share in SHARES:
         count = _count(share, len(fit))
         chosen = rng.choice(fit, count, replace=False)
         target = np.concatenate([seen.label(name, chosen) for name in labels], axis=1)
@@ -106,12 +108,14 @@ def read_pictures(
         wanted = torch.from_numpy((target - mean) / std)
         torch.manual_seed(seed)
         network = Encoder(shape)
-        optimizer = Optimizer(network.parameters(), steps, 2e-3, weight_decay=1e-3)
-        for step in range(steps):
+        own_steps = max(1, round(steps * PART[share]))
+        optimizer = Optimizer(network.parameters(), own_steps, 2e-3, weight_decay=1e-3)
+        for _ in range(own_steps):
             batch = torch.from_numpy(rng.integers(count, size=min(PICTURES, 4 * count)))
             error = network(images[batch]) - wanted[batch]
             optimizer.step(error.square().mean())
-            report(index * steps + step + 1, len(SHARES) * steps)
+            done += 1
+            report(min(done, total), total)
         with torch.no_grad():
             parts = [network(torch.from_numpy(data.images(rows))) for rows in _chunks(test)]
         read = torch.cat(parts).numpy() * std + mean

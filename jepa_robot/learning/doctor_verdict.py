@@ -151,17 +151,19 @@ def _reading(name: str, readings: Sequence[Reading], is_goal: bool) -> Finding:
     if not is_goal:
         status = DOUBTFUL
     what = "the object" if name.startswith("object") else name.removesuffix("_position")
-    if pictures is not None and pictures.r2 < R2[1]:
-        todo = (
-            f"{what} is not told by the pictures either: move the cameras so that it is not "
-            "hidden, give it more pixels or another colour; or record more labelled frames"
-        )
-    elif pictures is not None and pictures.r2 < best.r2 + BETTER:
-        todo = f"{what} is told as well as by a network made for it: record more data"
-    else:
-        todo = f"{what} is not in the latent: {KEEP_MORE}"
-        if name.startswith("object"):
-            todo = f"{what} is not in the latent: {MORE_CONTACT}; {KEEP_MORE}"
+    todo = f"{what} is not in the latent: "
+    todo += f"{MORE_CONTACT}; {KEEP_MORE}" if name.startswith("object") else KEEP_MORE
+    if pictures is not None and pictures.r2 < best.r2 + BETTER:
+        others = [r for r in readings if r.method == SUPERVISED and r.label != name]
+        if pictures.r2 >= R2[1]:
+            todo = f"{what} is read as well as by a network made for it: record more data"
+        elif any(r.r2 >= R2[0] for r in others):  # so that network was trained enough
+            todo = (
+                f"{what} is not told by the pictures either: move the cameras so that it is not "
+                "hidden, give it more pixels or another colour; or record more labelled frames"
+            )
+        else:
+            todo += "; and look whether the pictures show it, as a network made for it saw nothing"
     return Finding(status, gauge, found, todo)
 
 

@@ -14,7 +14,15 @@ from jepa_robot.dataset import InvalidDataset
 from jepa_robot.learning.checkpoint import Samples
 from jepa_robot.learning.doctor import DoctorConfig, examine, shared_seeds
 from jepa_robot.learning.doctor_gauges import Imagined, measure_latents, spearman
-from jepa_robot.learning.doctor_readouts import MLP, Reading, fit_linear, fit_mlp, r2_and_error
+from jepa_robot.learning.doctor_readouts import (
+    BUNDLE,
+    MLP,
+    SUPERVISED,
+    Reading,
+    fit_linear,
+    fit_mlp,
+    r2_and_error,
+)
 from jepa_robot.learning.doctor_verdict import DOUBTFUL, FIT, UNFIT, judge
 from jepa_robot.learning.export import write_bundle
 from jepa_robot.learning.jepa import JEPAConfig, new_agent
@@ -31,7 +39,7 @@ def shipped():
 
 @pytest.fixture(scope="module")
 def good(shipped, data):
-    return examine(shipped, data, dataclasses.replace(QUICK, supervised=30))
+    return examine(shipped, data, dataclasses.replace(QUICK, supervised=60))
 
 
 def bundle_of(agent, data, contract, folder):
@@ -219,16 +227,47 @@ def judged(good, one):
 
 
 @pytest.mark.parametrize(
-    ("pictures", "advice"),
-    [(0.95, "is not in the latent"), (0.2, "not told by the pictures either")],
+    ("object_r2", "hand_r2", "advice"),
+    [
+        (0.95, 0.95, "the object is not in the latent"),
+        (0.2, 0.95, "not told by the pictures either"),
+        (0.2, 0.6, "look whether the pictures show it"),
+    ],
 )
-def test_what_a_supervised_network_reads_tells_encoder_from_camera(good, pictures, advice):
+def test_a_supervised_network_tells_encoder_from_camera(good, object_r2, hand_r2, advice):
     readings = [
         Reading("object_position", MLP, 1.0, 100, 0.3, 0.05),
-        Reading("object_position", "supervised", 1.0, 100, pictures, 0.02),
+        Reading("object_position", SUPERVISED, 1.0, 100, object_r2, 0.02),
+        Reading("hand_position", SUPERVISED, 1.0, 100, hand_r2, 0.02),
     ]
     findings = judge(good.latents, good.prediction, readings, [], None, "", ["object_position"])
     assert advice in next(f for f in findings if f.gauge == "object_position in the latent").todo
+
+
+@pytest.mark.parametrize(
+    ("latent_r2", "advice"),
+    [(0.95, "train with more labels"), (0.3, "cannot tell what the latent lacks")],
+)
+def test_the_bundles_readout_is_blamed_only_for_what_is_in_the_latent(good, latent_r2, advice):
+    readings = [
+        Reading("hand_position", MLP, 1.0, 100, latent_r2, 0.01),
+        Reading("hand_position", BUNDLE, 0.0, 0, 0.2, 0.1),
+    ]
+    findings = judge(good.latents, good.prediction, readings, [], None, "", ["hand_position"])
+    found = next(f for f in findings if f.gauge == "the bundle's readout")
+    assert found.status == DOUBTFUL
+    assert advice in found.todo
+
+
+def test_a_bundle_for_other_goals_is_told_and_its_readout_judged_by_its_own(shipped, data):
+    other = {**data.columns, "second": data.columns["hand_position"][:, ::-1].copy()}
+    about = dataclasses.replace(data.about, goal="second")
+    bundle = Bundle(shipped.path)
+    bundle.manifest["goal"] = "hand_position"
+    examination = examine(bundle, dataclasses.replace(data, columns=other, about=about), QUICK)
+    assert "its goals mean second, those of bundle" in examination.warnings[0]
+    assert [r.label for r in examination.readings if r.method == BUNDLE] == ["hand_position"]
+    assert (examination.order.label, examination.order.position) == ("second", None)
 
 
 def test_the_usable_horizon_is_where_half_of_staying_is_met():
