@@ -77,7 +77,7 @@ setup(
         "viewer": ["rerun-sdk"],
         "test": ["pytest"],
         "gymnasium": ["gymnasium>=1.0"],
-        "dev": [*TRAIN, "onnx", "onnx2torch", "pytest", "ruff"],
+        "dev": [*TRAIN, "onnx", "pytest", "ruff"],
     },
     entry_points={
         "console_scripts": [
