@@ -26,11 +26,12 @@ EPSILON = 1e-5  # of a variance that is divided by
 
 @dataclass(frozen=True)
 class PreventionConfig:
-    """Weights and settings of every method, for latents of 16 to 64 numbers.
+    """Weights and settings of every method, for latents of 8 to 64 numbers.
 
-    ``variance``, ``covariance``: of VICReg. ``sigreg``, ``barlow_twins``, ``infonce``, ``byol``,
-    ``simsiam``: weights of these losses. ``redundancy``: λ of Barlow Twins. ``temperature``: of
-    InfoNCE. ``decay``: of the moving average of BYOL.
+    They stand against a prediction error that counts ten times. ``variance``, ``covariance``: of
+    VICReg. ``sigreg``, ``barlow_twins``, ``infonce``, ``byol``, ``simsiam``: weights of these
+    losses. ``prediction``, ``redundancy``: of Barlow Twins' own prediction error, and its λ.
+    ``temperature``: of InfoNCE. ``decay``: of the moving average of BYOL.
 
     Raises:
         ValueError: names the field, its value and what was expected.
@@ -40,9 +41,10 @@ class PreventionConfig:
     covariance: float = 0.3
     sigreg: float = 0.5
     barlow_twins: float = 1.0
+    prediction: float = 10.0
     redundancy: float = 0.1
     infonce: float = 1.0
-    temperature: float = 0.1
+    temperature: float = 0.5
     byol: float = 1.0
     decay: float = 0.99
     simsiam: float = 1.0
@@ -70,10 +72,16 @@ class Prevention(nn.Module):
             ``stopped``: latents, without it; ``average``: latents of a `MovingAverage` of the
             encoder, without gradient.
         replaces_prediction: whether it contains the prediction error, so that none is to be added.
+        prediction_trains_encoder: whether the gradient of the prediction error flows into the
+            encoder. Where it must not, as the error is smallest for latents that are all alike and
+            nothing in the method pushes back, the error is to be taken of another rollout, from
+            latents without gradient to latents without gradient; only what this method gets has
+            its gradient.
     """
 
     targets: ClassVar[Literal["online", "stopped", "average"]] = "online"
     replaces_prediction: ClassVar[bool] = False
+    prediction_trains_encoder: ClassVar[bool] = True
 
     def forward(self, latents: Tensor, predicted: Tensor, target: Tensor) -> Tensor:
         """A scalar to add to the prediction loss.
@@ -95,7 +103,9 @@ def make_prevention(name: str, settings: PreventionConfig, latent: int) -> Preve
     makers: dict[str, Callable[[], Prevention]] = {
         "vicreg": lambda: Regularized(VICReg(settings.variance, settings.covariance), 1.0),
         "sigreg": lambda: Regularized(SIGReg(), settings.sigreg),
-        "barlow_twins": lambda: BarlowTwins(settings.barlow_twins, settings.redundancy),
+        "barlow_twins": lambda: BarlowTwins(
+            settings.barlow_twins, settings.redundancy, settings.prediction
+        ),
         "infonce": lambda: InfoNCE(settings.infonce, settings.temperature),
         "byol": lambda: BYOL(latent, settings.byol),
         "simsiam": lambda: SimSiam(latent, settings.simsiam),
@@ -136,21 +146,32 @@ class BarlowTwins(Prevention):
     i-th predicted and the j-th target number: Zbontar et al. 2021 (arXiv:2103.03230, equations 1
     and 2), divided by D so that the weight holds for any.
 
+    Correlation does not see how large latents are, so an ordinary prediction error would shrink
+    them to nothing. Instead the error is measured in standard deviations of the target,
+    ``w/D Σᵢ mean (ẑᵢ − zᵢ)² / Var(zᵢ)``: it does not change with their size either.
+
     Args:
-        weight: times which it counts.
+        weight: times which L counts.
         redundancy: λ.
+        prediction: w.
     """
 
-    def __init__(self, weight: float, redundancy: float) -> None:
+    replaces_prediction = True
+
+    def __init__(self, weight: float, redundancy: float, prediction: float) -> None:
         super().__init__()
-        self.weight, self.redundancy = weight, redundancy
+        self.weight, self.redundancy, self.prediction = weight, redundancy, prediction
 
     def forward(self, latents: Tensor, predicted: Tensor, target: Tensor) -> Tensor:
-        one, other = (_standardised(values.flatten(0, 1)) for values in (predicted, target))
+        predicted, target = predicted.flatten(0, 1), target.flatten(0, 1)
+        variance = target.var(dim=0, correction=0) + EPSILON
+        error = ((predicted - target).square() / variance).mean()
+        one, other = _standardised(predicted), _standardised(target)
         correlation = one.T @ other / len(one)
         on = (1 - correlation.diagonal()).square().sum()
         off = correlation.square().sum() - correlation.diagonal().square().sum()
-        return self.weight * (on + self.redundancy * off) / correlation.shape[0]
+        twins = (on + self.redundancy * off) / correlation.shape[0]
+        return self.weight * twins + self.prediction * error
 
 
 class InfoNCE(Prevention):
@@ -159,15 +180,14 @@ class InfoNCE(Prevention):
     ``L = −mean_bk log exp(−E(ẑ_bk, z_bk)/τ) / Σ_c exp(−E(ẑ_bk, z_ck)/τ)``, with the energy
     ``E(ẑ, z) = |ẑ − z|² / D``: van den Oord et al. 2018 (arXiv:1807.03748, equation 4), with the
     squared distance, which is what plans are judged by, for the log-bilinear score. Targets of the
-    same window are no negatives: neighbours in time may well be alike. The first term is the
-    prediction error, divided by τ.
+    same window are no negatives: neighbours in time may well be alike. Once others are some τ away
+    it asks for no more precision, so the prediction error is needed beside it, and pulls the
+    latents together until the two balance.
 
     Args:
         weight: times which it counts.
         temperature: τ.
     """
-
-    replaces_prediction = True
 
     def __init__(self, weight: float, temperature: float) -> None:
         super().__init__()
@@ -186,7 +206,11 @@ class SimSiam(Prevention):
     """A head on the prediction, and targets through which no gradient flows.
 
     ``L = −mean cos(h(ẑ), stopgrad(z))``: Chen & He 2021 (arXiv:2011.10566, equations 1 and 3), not
-    symmetrised, as time has one direction. h is an MLP with BatchNorm.
+    symmetrised, as time has one direction. h is an MLP with BatchNorm. Both ẑ and z are
+    standardised over the batch first, as the last layer of the paper's projector does.
+
+    Without the head it collapses (the paper's table 1), and a predictor that starts as the identity
+    is no head: so the encoder learns by this loss alone.
 
     Args:
         latent: D.
@@ -194,6 +218,7 @@ class SimSiam(Prevention):
     """
 
     targets = "stopped"
+    prediction_trains_encoder = False
 
     def __init__(self, latent: int, weight: float) -> None:
         super().__init__()
@@ -201,14 +226,15 @@ class SimSiam(Prevention):
         self.head = predictor_head(latent)
 
     def forward(self, latents: Tensor, predicted: Tensor, target: Tensor) -> Tensor:
-        return -self.weight * _cosine(self.head(predicted.flatten(0, 1)), target).mean()
+        return -self.weight * _mean_cosine(self.head, predicted, target)
 
 
 class BYOL(Prevention):
     """A head on the prediction, and targets of a moving average of the encoder.
 
     ``L = mean |q(ẑ)/|q(ẑ)| − z̄/|z̄||² = 2 − 2 mean cos(q(ẑ), z̄)``: Grill et al. 2020
-    (arXiv:2006.07733, equation 2). q is an MLP with BatchNorm.
+    (arXiv:2006.07733, equation 2). q and standardisation are as those of `SimSiam`, and as there
+    the encoder learns by this loss alone.
 
     Args:
         latent: D.
@@ -216,6 +242,7 @@ class BYOL(Prevention):
     """
 
     targets = "average"
+    prediction_trains_encoder = False
 
     def __init__(self, latent: int, weight: float) -> None:
         super().__init__()
@@ -223,7 +250,7 @@ class BYOL(Prevention):
         self.head = predictor_head(latent)
 
     def forward(self, latents: Tensor, predicted: Tensor, target: Tensor) -> Tensor:
-        return self.weight * (2 - 2 * _cosine(self.head(predicted.flatten(0, 1)), target).mean())
+        return self.weight * (2 - 2 * _mean_cosine(self.head, predicted, target))
 
 
 class MovingAverage(nn.Module):
@@ -265,8 +292,10 @@ def predictor_head(latent: int) -> nn.Sequential:
     )
 
 
-def _cosine(values: Tensor, target: Tensor) -> Tensor:
-    return functional.cosine_similarity(values, target.detach().flatten(0, 1), dim=-1)
+def _mean_cosine(head: nn.Module, predicted: Tensor, target: Tensor) -> Tensor:
+    one = head(_standardised(predicted.flatten(0, 1)))
+    other = _standardised(target.detach().flatten(0, 1))
+    return functional.cosine_similarity(one, other, dim=-1).mean()
 
 
 def _standardised(values: Tensor) -> Tensor:

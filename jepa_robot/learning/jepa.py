@@ -125,15 +125,19 @@ class JEPA(lightning.LightningModule):
         features = agent.encoder.look(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         latents = agent.encoder.windows(features)
         losses, z = {}, None
+        joints, prevention = proprioception.shape[-1], self.prevention
+        seen = latents if prevention.prediction_trains_encoder else latents.detach()
         if self.inference is not None:
-            z, losses["rate"] = self._infer(latents, actions)
+            z, losses["rate"] = self._infer(seen, actions)
         state = torch.cat([proprioception[:, 0], latents[:, 0]], dim=1)
         states = agent.rollout(state, actions, z)
-        joints = proprioception.shape[-1]
-        predicted, target = states[..., joints:], self._targets(images, latents)
-        if not self.prevention.replaces_prediction:
-            losses["prediction"] = config.prediction * functional.mse_loss(predicted, target)
-        losses["prevention"] = self.prevention(latents, predicted, target)
+        target = self._targets(images, latents)
+        losses["prevention"] = prevention(latents, states[..., joints:], target)
+        if not prevention.prediction_trains_encoder:
+            states, target = agent.rollout(state.detach(), actions, z), seen[:, 1:]
+        if not prevention.replaces_prediction:
+            error = functional.mse_loss(states[..., joints:], target)
+            losses["prediction"] = config.prediction * error
         if joints and config.proprioception:
             scale = agent.predictor.scale
             losses["proprioception"] = config.proprioception * functional.mse_loss(

@@ -189,7 +189,7 @@ def test_a_bad_setting_is_named(settings, message):
         PredictorConfig(**settings)
 
 
-@pytest.mark.parametrize("field", ["cameras", "actions", "latent", "history", "goal"])
+@pytest.mark.parametrize("field", ["cameras", "actions", "latent", "history"])
 def test_a_size_of_nothing_is_refused(field):
     with pytest.raises(ValueError, match=f"shape.{field} is 0, expected a whole number"):
         dataclasses.replace(shape_of("mlp"), **{field: 0})

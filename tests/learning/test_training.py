@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from jepa_robot.dataset import About, InvalidDataset, open_dataset, write_dataset
+from jepa_robot.energy import PreventionConfig
 from jepa_robot.learning import training
+from jepa_robot.learning.batches import Batches
 from jepa_robot.learning.configuration import configure, to_yaml
 from jepa_robot.learning.encoded import encode
 from jepa_robot.learning.encoders import EncoderConfig
-from jepa_robot.learning.jepa import JEPAConfig
+from jepa_robot.learning.jepa import JEPA, JEPAConfig, new_agent
 from jepa_robot.learning.pipeline import TrainConfig, train_all
 from jepa_robot.learning.predictors import PredictorConfig
 from jepa_robot.learning.training import train_jepa
@@ -88,6 +90,23 @@ def test_parts_combine(small, parts):
     data = open_dataset(small)
     agent, _ = train_jepa(data, JEPAConfig(**{**TINY, **parts}))
     assert np.isfinite(encode(agent, data).latents).all()
+
+
+@pytest.mark.parametrize("prevention", ["byol", "simsiam", "vicreg"])
+def test_prediction_trains_the_encoder_only_where_it_may(small, prevention):
+    """Its error is smallest for latents that are all alike: a head alone cannot hold them apart."""
+    settings = PreventionConfig(byol=0, simsiam=0, variance=0, covariance=0)
+    config = JEPAConfig(
+        **TINY, prevention=prevention, prevention_settings=settings, inverse=0, linearity=0, z=2
+    )
+    data = open_dataset(small)
+    model = JEPA(new_agent(data, config), config)
+    losses = model.losses(*Batches(data, 4, 3, 2, seed=0)[0])
+    sum(losses.values()).backward()
+    gradients = [p.grad for p in model.agent.encoder.parameters() if p.grad is not None]
+    assert any(bool(g.any()) for g in gradients) == (prevention == "vicreg")
+    assert all(bool(p.grad.any()) for p in model.agent.predictor.parameters())
+    assert losses["prediction"] > 0
 
 
 def test_a_moving_average_follows_the_encoder(small):
