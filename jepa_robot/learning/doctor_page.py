@@ -205,7 +205,7 @@ def _order(axes: Axes, examination: Examination) -> None:
 
 
 def _nothing(axes: Axes, title: str, why: str) -> None:
-    axes.set_title(title)
+    axes.set(title=title, xticks=[], yticks=[])
     axes.text(0.5, 0.5, why, ha="center", transform=axes.transAxes, color="grey")
 
 
