@@ -60,7 +60,7 @@ def _drawing() -> Callable[[Examination, Path], None]:
         from jepa_robot.learning.doctor_page import draw
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"--page needs {error.name}, expected it installed: pip install matplotlib"
+            "--page needs matplotlib, expected it installed: pip install matplotlib"
         ) from error
     return draw
 
