@@ -23,6 +23,7 @@ TRAIN = [
     "joblib",
     "lightning>=2.4",
     "matplotlib",
+    "onnx",
     "tensorboard",
     "torch>=2.4",
 ]
@@ -77,7 +78,7 @@ setup(
         "viewer": ["rerun-sdk"],
         "test": ["pytest"],
         "gymnasium": ["gymnasium>=1.0"],
-        "dev": [*TRAIN, "onnx", "pytest", "ruff"],
+        "dev": [*TRAIN, "pytest", "ruff"],
     },
     entry_points={
         "console_scripts": [
