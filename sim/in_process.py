@@ -121,5 +121,4 @@ def begin_episode(arm: SimulatedArm, positions: np.ndarray, episode: Episode | N
         arm.reset(positions)
     else:
         arm.arrange(episode, positions)
-    # A gap that perception notices: no frame of this episode follows one of the last.
-    arm.steps = (arm.steps // EPISODE_GRID + 3) * EPISODE_GRID
+    arm.steps = (arm.steps // EPISODE_GRID + 1) * EPISODE_GRID

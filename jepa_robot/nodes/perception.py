@@ -52,6 +52,10 @@ class PerceptionNode(AgentNode):
         for camera in self.contract.cameras:
             self.subscribe(Image, camera.topic, partial(self._on_image, camera), SENSOR_IN)
 
+    def apply(self, parsed: None) -> None:
+        """A task begins: what comes next has no past."""
+        self._perception.forget()
+
     def _on_joint_states(self, message: JointState) -> None:
         joints = messages.read_joint_state(message, self.contract)
         self._joints.append((messages.from_time(message.header.stamp), *joints))
