@@ -39,7 +39,7 @@ class PreventionConfig:
 
     variance: float = 10.0
     covariance: float = 0.3
-    sigreg: float = 0.5
+    sigreg: float = 5.0
     barlow_twins: float = 1.0
     prediction: float = 10.0
     redundancy: float = 0.1

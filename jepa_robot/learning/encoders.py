@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 ENCODERS = ("spatial_softmax", "cnn", "resnet", "vit", "frozen")
 POOLINGS = ("flatten", "mean")
-WIDTHS = {"spatial_softmax": 32, "cnn": 64, "resnet": 64, "vit": 96, "frozen": 0}
-DEPTHS = {"spatial_softmax": 0, "cnn": 0, "resnet": 1, "vit": 3, "frozen": 0}
+WIDTHS = {"spatial_softmax": 32, "cnn": 64, "resnet": 64, "vit": 64, "frozen": 0}
+DEPTHS = {"spatial_softmax": 0, "cnn": 0, "resnet": 1, "vit": 2, "frozen": 0}
 HEAD = 256
 PATCH = 8  # pixels a side
 POSITIONS = 32  # at most so many are left in the strided CNN's last feature maps

@@ -303,9 +303,9 @@ def test_pictures_that_are_too_small_are_refused():
         shape_of(EncoderConfig(), (31, 64))
 
 
-@pytest.mark.parametrize("name", ["cnn", "vit"])
-def test_of_many_features_a_few_projections_tell_how_familiar_a_picture_is(name):
-    encoder = encoder_of(name, (32, 32))
+@pytest.mark.parametrize(("name", "width"), [("cnn", 0), ("vit", 96)])
+def test_of_many_features_a_few_projections_tell_how_familiar_a_picture_is(name, width):
+    encoder = encoder_of(name, (32, 32), width=width)
     assert encoder.features > LARGEST
     views = Views(2, (32, 32), encoder.features)
     generator = torch.Generator().manual_seed(0)
