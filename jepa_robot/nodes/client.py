@@ -25,6 +25,8 @@ from jepa_robot.nodes.messages import DATA, LATCHED
 from jepa_robot.nodes.runtime import interrupts_wait
 from jepa_robot.robot.contract import RobotContract
 
+PATIENCE = 2.0  # s without an answer, after which a request is sent again
+
 
 class AgentTimeout(TimeoutError):
     """The agent did not do what was waited for; the message holds its last diagnostics."""
@@ -142,6 +144,23 @@ class AgentClient:
         self.wait(future.done, f"an answer of {client.srv_name}")
         return future.result()
 
+    def _ask_again(self, client: Any) -> Trigger.Response:
+        """An answer to a request that does no harm twice.
+
+        The first answer of a process that has just come back may be lost: DDS finds the two
+        directions of a service one after the other.
+        """
+        self.wait(client.service_is_ready, f"service {client.srv_name}")
+        asked: list[tuple[float, Any]] = []
+
+        def answered() -> Any:
+            now = time.monotonic()
+            if not asked or now - asked[-1][0] > PATIENCE:
+                asked.append((now, client.call_async(Trigger.Request())))
+            return next((future for _, future in asked if future.done()), None)
+
+        return self.wait(answered, f"an answer of {client.srv_name}").result()
+
     # Tasks and goals.
 
     def wait_until_ready(self, timeout: float = 60.0) -> None:
@@ -194,7 +213,7 @@ class AgentClient:
 
     def call(self, name: str) -> str:
         """Call ``safety/stop``, ``safety/release`` or ``memory/save``; returns what it answered."""
-        answer = self._answer(self._clients[name], Trigger.Request())
+        answer = self._ask_again(self._clients[name])
         if not answer.success:
             raise ValueError(f"{name}: {answer.message}")
         return answer.message
