@@ -51,7 +51,7 @@ class Report:
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
             "commit": _commit(),
             "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU used",
-            "command": " ".join(["jepa-robot bench", Path(sys.argv[0]).stem, *sys.argv[1:]]),
+            "command": " ".join(["jepa-robot bench", Path(sys.argv[0]).stem, *_measured_with()]),
         }
         rows = [asdict(row) for row in self._rows]
         if json_file is not None:
@@ -63,6 +63,15 @@ class Report:
             writer.writeheader()
             writer.writerows({**row, **about} for row in rows)
             write_atomically(RESULTS / f"{self._name}.csv", text.getvalue())
+
+
+def _measured_with() -> list[str]:
+    """The options, but for the file that the result goes to: a path of one machine."""
+    options = sys.argv[1:]
+    if "--json" in options:
+        place = options.index("--json")
+        del options[place : place + 2]
+    return options
 
 
 def _commit() -> str:

@@ -21,12 +21,19 @@ from _report import Report, Row
 
 from jepa_robot.dataset import open_dataset
 from jepa_robot.energy import PREVENTIONS
-from jepa_robot.evaluation import BASELINES, InProcessRunner, evaluate, sample_episodes
+from jepa_robot.evaluation import (
+    BASELINES,
+    InProcessRunner,
+    evaluate,
+    sample_episodes,
+    wilson_interval,
+)
 from jepa_robot.files import write_atomically
 from jepa_robot.learning.checkpoint import load_checkpoint
 from jepa_robot.learning.distill import clone_behaviour
+from jepa_robot.learning.doctor_gauges import measure_latents
 from jepa_robot.learning.encoded import encode
-from jepa_robot.learning.export import write_bundle
+from jepa_robot.learning.export import export, write_bundle
 from jepa_robot.learning.pipeline import TrainConfig, train_all
 from jepa_robot.models import Bundle
 from jepa_robot.modules.configurator import load_task
@@ -110,7 +117,14 @@ class Bench:
             if not rank.exists():
                 agent = load_checkpoint(self._folder / f"run_{name}").agent
                 latents = encode(agent, open_dataset(data).split(0.05)[1]).latents
-                self._keep(rank, {"cell": cell, "policy": prevention, "rank": _rank(latents)})
+                self._keep(
+                    rank,
+                    {
+                        "cell": cell,
+                        "policy": prevention,
+                        "rank": measure_latents(latents).effective_rank,
+                    },
+                )
 
     def rows(self) -> list[Row]:
         """Of everything that was kept."""
@@ -162,7 +176,7 @@ class Bench:
             if not (run / "checkpoint.pt").exists():
                 print(f"training {name}", flush=True)
                 train_all(data, run, contract, config)
-            self._write(run, bundle, contract)
+            export(run, bundle, bundle.name, "jepa-robot bench worldmodel", contract)
         return Bundle(bundle)
 
     def _clone(self, contract: RobotContract, data: Path, config: TrainConfig, name: str) -> Bundle:
@@ -180,11 +194,6 @@ class Bench:
                 checkpoint.agent, checkpoint.samples, bundle, {**contract.interface(), **about}
             )
         return Bundle(bundle)
-
-    def _write(self, run: Path, bundle: Path, contract: RobotContract) -> None:
-        from jepa_robot.learning.export import export
-
-        export(run, bundle, bundle.name, "jepa-robot bench worldmodel", contract)
 
     def _judge(
         self,
@@ -230,8 +239,6 @@ def interval(ends: list[np.ndarray]) -> tuple[float, float]:
     """95 %, in %: a bootstrap over training seeds, then over goals, and never narrower than
     Wilson's interval of all goals together, which knows that 100 of 100 is not certain.
     """
-    from jepa_robot.evaluation import wilson_interval
-
     rng = np.random.default_rng(0)
     means = [
         np.mean(
@@ -246,14 +253,6 @@ def interval(ends: list[np.ndarray]) -> tuple[float, float]:
     total = np.concatenate(ends)
     least, most = wilson_interval(int(total.sum()), len(total))
     return 100 * min(low, least), 100 * max(high, most)
-
-
-def _rank(latents: np.ndarray) -> float:
-    """Exp of the entropy of the normalised singular values (Roy & Vetterli 2007)."""
-    values = np.linalg.svd(latents - latents.mean(axis=0), compute_uv=False)
-    share = values / max(values.sum(), 1e-12)
-    share = share[share > 1e-12]
-    return float(np.exp(-(share * np.log(share)).sum()))
 
 
 if __name__ == "__main__":

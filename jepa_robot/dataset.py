@@ -95,19 +95,46 @@ class About:
             ) from error
 
 
+class StoredPixels:
+    """Pictures that stay in their file, which each process opens for itself."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        self._path, self.shape = path, shape
+        self._opened: tuple[int, h5py.Dataset] | None = None  # by whom, what
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self._pixels()[rows]
+
+    def rows(self, rows: np.ndarray) -> np.ndarray:
+        """Sorted rows, in runs of neighbours: HDF5 is slow at lists of them."""
+        result, pixels = np.empty((len(rows), *self.shape[1:]), np.uint8), self._pixels()
+        for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
+            first, last = rows[run[0]], rows[run[-1]]
+            pixels.read_direct(result, np.s_[first : last + 1], np.s_[run[0] : run[-1] + 1])
+        return result
+
+    def __getstate__(self) -> dict:
+        return {**vars(self), "_opened": None}
+
+    def _pixels(self) -> h5py.Dataset:
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = (os.getpid(), _open(self._path)["pixels"])
+        return self._opened[1]
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Episodes of any length, of which the usable ones are learned from.
 
     ``columns`` has every column but the pictures as an array ``[rows, ...]``; ``lengths`` and
     ``offsets`` ``[E]`` are those of the usable episodes, in rows; ``problems`` says what was left
-    out. ``pixels`` is an array, or an HDF5 dataset that is read where it is indexed.
+    out. ``pixels`` is an array, or reads the file where it is indexed.
     """
 
     path: Path
     about: About
     columns: dict[str, np.ndarray]
-    pixels: np.ndarray | h5py.Dataset
+    pixels: np.ndarray | StoredPixels
     lengths: np.ndarray
     offsets: np.ndarray
     problems: tuple[Problem, ...] = field(default=(), repr=False)
@@ -147,7 +174,7 @@ class Dataset:
             pixels = self.pixels[flat]
         else:
             unique, inverse = np.unique(flat, return_inverse=True)
-            pixels = _read_rows(self.pixels, unique)[inverse]
+            pixels = self.pixels.rows(unique)[inverse]
         height, width = self.image_size
         split = pixels.reshape(len(flat), height, self.cameras, width, 3).swapaxes(1, 2)
         return split.reshape(*np.shape(rows), *split.shape[1:])
@@ -227,43 +254,18 @@ def open_dataset(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: is missing, expected a recording made by collect")
-    file = _open(path)
     try:
-        lengths, offsets = (file[name][:].astype(np.int64) for name in INDEX)
-        names = [name for name in file if name not in INDEX]
-        missing = {"pixels", "action"} - set(names)
-        if missing:
-            raise InvalidDataset(f"{path}: has no column {sorted(missing)[0]}, expected one")
-        rows = int(lengths.sum())
-        for name in names:
-            if len(file[name]) < rows:
-                raise InvalidDataset(
-                    f"{path}: column {name} has {len(file[name])} rows, expected {rows}, "
-                    "the sum of ep_len"
-                )
-        columns = {name: file[name][:rows] for name in names if file[name].ndim == 2}
-        columns.pop("pixels", None)
-        columns = {
-            name: array.astype(np.float32) if array.dtype.kind == "f" else array
-            for name, array in columns.items()
-            if array.dtype.kind in "fiub"
-        }
-        pixels = file["pixels"]
-        if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
-            raise InvalidDataset(
-                f"{path}: pixels are {pixels.dtype} {list(pixels.shape)}, "
-                "expected uint8 [rows, h, w, 3]"
-            )
-        if pixels.nbytes <= in_memory:
-            pixels = pixels[:rows]
-        about = file.attrs.get("about")
+        with _open(path) as file:
+            lengths, offsets, columns, pixels = _read(path, file, in_memory)
+            about = file.attrs.get("about")
     except (OSError, KeyError) as error:
         raise InvalidDataset(f"{path}: is damaged: {error}") from error
-    about = (
-        About.from_json(about, str(path))
-        if about is not None
-        else About(_interface_of(pixels.shape, columns["action"].shape[1]))
-    )
+    if about is not None:
+        about = About.from_json(about, str(path))
+    else:
+        about = About(_interface_of(pixels.shape, _scale(columns["action"])))
+    if not about.interface["joints"]:
+        columns.pop("proprio", None)  # of what, nobody says
     if interface is not None:
         check_interface(str(path), about.interface, interface)
     dataset = Dataset(path, about, columns, pixels, lengths, offsets)
@@ -345,12 +347,61 @@ def write_dataset(
     return rows
 
 
-def read_episodes(path: str | Path) -> Iterator[dict[str, np.ndarray]]:
-    """The episodes of a file, one after the other, as they are: memory holds one at a time."""
+def read_episodes(path: str | Path, columns: Sequence[str] = ()) -> Iterator[dict[str, np.ndarray]]:
+    """The episodes of a file, one after the other, as they are: memory holds one at a time.
+
+    Args:
+        path: the file.
+        columns: which; all if none are named.
+    """
     with _open(Path(path)) as file:
-        names = [name for name in file if name not in INDEX]
+        names = columns or [name for name in file if name not in INDEX]
         for offset, length in zip(file["ep_offset"][:], file["ep_len"][:], strict=True):
             yield {name: file[name][offset : offset + length] for name in names}
+
+
+def _read(path: Path, file: h5py.File, in_memory: int) -> tuple:
+    """Lengths, offsets, columns and pixels, after their shapes were checked."""
+    lengths, offsets = (file[name][:].astype(np.int64) for name in INDEX)
+    names = [name for name in file if name not in INDEX]
+    missing = {"pixels", "action"} - set(names)
+    if missing:
+        raise InvalidDataset(f"{path}: has no column {sorted(missing)[0]}, expected one")
+    rows = int(lengths.sum())
+    for name in names:
+        if len(file[name]) < rows:
+            raise InvalidDataset(
+                f"{path}: column {name} has {len(file[name])} rows, expected {rows}, "
+                "the sum of ep_len"
+            )
+    pixels = file["pixels"]
+    if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
+        raise InvalidDataset(
+            f"{path}: pixels are {pixels.dtype} {list(pixels.shape)}, "
+            "expected uint8 [rows, h, w, 3]"
+        )
+    vectors = [n for n in names if file[n].ndim == 2 and file[n].dtype.kind in "fiub"]
+    columns = {name: file[name][:rows] for name in vectors}
+    columns = {n: a.astype(np.float32) if a.dtype.kind == "f" else a for n, a in columns.items()}
+    is_small = pixels.nbytes <= in_memory
+    return (
+        lengths,
+        offsets,
+        columns,
+        pixels[:rows] if is_small else StoredPixels(path, pixels.shape),
+    )
+
+
+def _scale(actions: np.ndarray) -> np.ndarray:
+    """Bring actions ``[rows, A]`` of a file that does not say their scale into [-1, 1], in place.
+
+    Returns:
+        The scale ``[A]``: the largest of each where that is above 1.
+    """
+    largest = np.nanmax(np.where(np.isfinite(actions), np.abs(actions), 0), axis=0)
+    scale = np.maximum(largest, 1).astype(np.float32)
+    actions /= scale
+    return scale
 
 
 def _append(file: h5py.File, episodes: Iterable[Mapping[str, np.ndarray]]) -> int:
@@ -397,21 +448,15 @@ def _open(path: Path) -> h5py.File:
         ) from error
 
 
-def _read_rows(pixels: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
-    """Sorted rows, in runs of neighbours: HDF5 is slow at lists of them."""
-    result = np.empty((len(rows), *pixels.shape[1:]), pixels.dtype)
-    for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
-        first, last = rows[run[0]], rows[run[-1]]
-        pixels.read_direct(result, np.s_[first : last + 1], np.s_[run[0] : run[-1] + 1])
-    return result
-
-
-def _interface_of(pixels: Sequence[int], actions: int) -> dict:
+def _interface_of(pixels: Sequence[int], scale: np.ndarray) -> dict:
     """What can be told of a file that says nothing of itself: one camera, and no joints."""
     height, width = int(pixels[1]), int(pixels[2])
     crop = [0, 0, width, height]
     camera = {"name": "pixels", "width": width, "height": height, "encoding": "rgb8", "crop": crop}
-    channels = [{"name": f"action_{i}", "unit": "", "scale": 1.0} for i in range(actions)]
+    channels = [
+        {"name": f"action_{index}", "unit": "", "scale": value}
+        for index, value in enumerate(scale.tolist())
+    ]
     return {
         "joints": [],
         "actions": {"kind": "environment", "channels": channels},

@@ -303,14 +303,16 @@ class _Parts:
         write_dataset(self._file(number), self._about, [columns])
 
     def steps(self, number: int) -> int:
-        return sum(len(columns["action"]) - 1 for columns in self.episodes([number]))
+        episodes = self.episodes([number], ["action"])
+        return sum(len(columns["action"]) - 1 for columns in episodes)
 
-    def episodes(self, numbers: Sequence[int]) -> Iterator[Columns]:
+    def episodes(self, numbers: Sequence[int], columns: Sequence[str] = ()) -> Iterator[Columns]:
         for number in numbers:
-            yield from read_episodes(self._file(number))
+            yield from read_episodes(self._file(number), columns)
 
     def share_scripted(self, numbers: Sequence[int]) -> float:
-        shares = [columns["scripted"][:-1].mean() for columns in self.episodes(numbers)]
+        episodes = self.episodes(numbers, ["scripted"])
+        shares = [columns["scripted"][:-1].mean() for columns in episodes]
         return round(float(np.mean(shares)), 4)
 
     def remove(self) -> None:

@@ -148,15 +148,7 @@ class PickAndPlace(TableTask):
             block, goal = self.sample_block(rng), self.sample_goal(rng)
             if self.distance[0] <= np.linalg.norm(goal - block) <= self.distance[1]:
                 break
-        start, elsewhere = self.sample_hand(rng, block), self.sample_hand(rng, goal)
-        return Episode(
-            start=self.joints_at(start),
-            goal=goal,
-            goal_joints=self.joints_at(elsewhere),
-            object_start=block,
-            object_goal=goal,
-            variation=self.vary(rng, block, goal, start),
-        )
+        return self._episode(rng, block, goal, self.sample_hand(rng, block))
 
     def sample_block(self, rng: np.random.Generator) -> np.ndarray:
         """A place for the middle of the block on the surface, clear of the shelf ``[3]`` (m)."""

@@ -123,6 +123,26 @@ class TableTask:
             return variation
         return place_distractors(variation, self.scene, self.contract, rng, clear_of)
 
+    def _episode(
+        self,
+        rng: np.random.Generator,
+        block: np.ndarray,
+        goal: np.ndarray,
+        start: np.ndarray,
+        wall: np.ndarray | None = None,
+    ) -> Episode:
+        """An episode whose goal picture has the hand elsewhere than a push or a grasp ends."""
+        elsewhere = self.sample_hand(rng, goal)
+        return Episode(
+            start=self.joints_at(start),
+            goal=goal,
+            goal_joints=self.joints_at(elsewhere),
+            object_start=block,
+            object_goal=goal,
+            wall=wall,
+            variation=self.vary(rng, block, goal, start),
+        )
+
     def _attempts(self) -> Iterator[int]:
         """For drawing until it fits.
 
@@ -174,25 +194,6 @@ class Push(TableTask):
             if self._is_fair(block, goal):
                 break
         return self._episode(rng, block, goal, self.sample_hand(rng, block))
-
-    def _episode(
-        self,
-        rng: np.random.Generator,
-        block: np.ndarray,
-        goal: np.ndarray,
-        start: np.ndarray,
-        wall: np.ndarray | None = None,
-    ) -> Episode:
-        elsewhere = self.sample_hand(rng, goal)
-        return Episode(
-            start=self.joints_at(start),
-            goal=goal,
-            goal_joints=self.joints_at(elsewhere),
-            object_start=block,
-            object_goal=goal,
-            wall=wall,
-            variation=self.vary(rng, block, goal, start),
-        )
 
     def _is_fair(self, block: np.ndarray, goal: np.ndarray) -> bool:
         """At the task's distance, and the hand can get behind the block."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pickle
 
 import h5py
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from jepa_robot.dataset import (
     About,
     InvalidDataset,
+    StoredPixels,
     open_dataset,
     read_about,
     read_episodes,
@@ -75,7 +77,8 @@ def test_pictures_are_split_into_cameras(path, episodes):
 def test_pictures_that_do_not_fit_into_memory_are_read_when_needed(path):
     whole, streamed = open_dataset(path), open_dataset(path, in_memory=0)
     assert isinstance(whole.pixels, np.ndarray)
-    assert isinstance(streamed.pixels, h5py.Dataset)
+    assert isinstance(streamed.pixels, StoredPixels)
+    streamed = pickle.loads(pickle.dumps(streamed))  # as a process that prepares batches gets it
     rows = np.random.default_rng(0).integers(0, 26, (5, 4))
     np.testing.assert_array_equal(streamed.images(rows), whole.images(rows))
 
@@ -187,6 +190,21 @@ def test_a_file_that_says_nothing_of_itself_has_one_camera_and_no_joints(path):
     data = open_dataset(path)
     assert (data.cameras, data.image_size, data.about.interface["joints"]) == (1, (8, 16), [])
     assert read_about(path) is None
+
+
+def test_actions_of_unknown_scale_are_brought_into_range(path, episodes):
+    with h5py.File(path, "r+") as file:
+        del file.attrs["about"]
+        file["action"][:] = file["action"][:] * [1, 40]
+    data = open_dataset(path)
+    assert data.episodes == 4
+    assert "proprio" not in data.columns  # of joints that nobody names
+    largest = max(np.nanmax(np.abs(e["action"][:, 1])) for e in episodes)
+    scales = [c["scale"] for c in data.about.interface["actions"]["channels"]]
+    assert scales == pytest.approx([1, 40 * largest])
+    np.testing.assert_allclose(
+        data.columns["action"][:5, 1], episodes[0]["action"][:5, 1] / largest, rtol=1e-5
+    )
 
 
 def test_a_later_format_is_refused(path):

@@ -226,31 +226,22 @@ class SimSiam(Prevention):
         self.head = predictor_head(latent)
 
     def forward(self, latents: Tensor, predicted: Tensor, target: Tensor) -> Tensor:
-        return -self.weight * _mean_cosine(self.head, predicted, target)
+        one = self.head(_standardised(predicted.flatten(0, 1)))
+        other = _standardised(target.detach().flatten(0, 1))
+        return -self.weight * functional.cosine_similarity(one, other, dim=-1).mean()
 
 
-class BYOL(Prevention):
-    """A head on the prediction, and targets of a moving average of the encoder.
+class BYOL(SimSiam):
+    """`SimSiam` with targets of a moving average of the encoder.
 
     ``L = mean |q(ẑ)/|q(ẑ)| − z̄/|z̄||² = 2 − 2 mean cos(q(ẑ), z̄)``: Grill et al. 2020
-    (arXiv:2006.07733, equation 2). q and standardisation are as those of `SimSiam`, and as there
-    the encoder learns by this loss alone.
-
-    Args:
-        latent: D.
-        weight: times which it counts.
+    (arXiv:2006.07733, equation 2).
     """
 
     targets = "average"
-    prediction_trains_encoder = False
-
-    def __init__(self, latent: int, weight: float) -> None:
-        super().__init__()
-        self.weight = weight
-        self.head = predictor_head(latent)
 
     def forward(self, latents: Tensor, predicted: Tensor, target: Tensor) -> Tensor:
-        return self.weight * (2 - 2 * _mean_cosine(self.head, predicted, target))
+        return 2 * (self.weight + super().forward(latents, predicted, target))
 
 
 class MovingAverage(nn.Module):
@@ -290,12 +281,6 @@ def predictor_head(latent: int) -> nn.Sequential:
         nn.ReLU(),
         nn.Linear(hidden, latent),
     )
-
-
-def _mean_cosine(head: nn.Module, predicted: Tensor, target: Tensor) -> Tensor:
-    one = head(_standardised(predicted.flatten(0, 1)))
-    other = _standardised(target.detach().flatten(0, 1))
-    return functional.cosine_similarity(one, other, dim=-1).mean()
 
 
 def _standardised(values: Tensor) -> Tensor:

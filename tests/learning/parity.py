@@ -1,31 +1,16 @@
 """Exports a module as the bundle's graphs are, and compares it with ONNX Runtime."""
 
-import warnings
-
 import numpy as np
 import onnxruntime
 import torch
 
-from jepa_robot.learning.backbones import inline_backbones
+from jepa_robot.learning.export import _export
 
 
 def assert_graph_computes_what_torch_does(module, inputs, path, tolerance=1e-4):
     """For the batch, for single rows and for other numbers of rows; every input is declared."""
     module.eval()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module,
-            tuple(inputs.values()),
-            str(path),
-            input_names=list(inputs),
-            output_names=["output"],
-            dynamic_axes={name: {0: "N"} for name in (*inputs, "output")},
-            opset_version=17,
-            dynamo=False,
-            external_data=False,
-        )
-    inline_backbones(module, path)
+    _export(module, inputs, ("output",), path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
