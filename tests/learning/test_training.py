@@ -176,6 +176,7 @@ def test_two_processes_train_one_model(small, tmp_path):
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
     )
     assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.count("latent_std") == 1  # the second process helps, and goes
     assert json.loads((tmp_path / "out.json").read_text())["latent_std"] > 0
     assert (tmp_path / "run" / "checkpoint.pt").exists()
 
