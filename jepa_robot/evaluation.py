@@ -188,8 +188,8 @@ def evaluate(
 
     Returns:
         ``success_rate`` with its Wilson 95 % interval ``low``, ``high``; ``any_time_success_rate``;
-        ``distances`` (m) at the end; ``decision_ms``; and ``actions_sha256``, equal for equal
-        actions.
+        ``successes`` and ``distances`` (m) at the end; ``decision_ms``; and ``actions_sha256``,
+        equal for equal actions.
     """
     camera_man = SimulatedArm(contract, scene=runner.judge.scene)
     results = []
@@ -205,15 +205,16 @@ def evaluate(
         camera_man.close()
     distances = [result.distance for result in results]
     times = np.array([t for result in results for t in result.decision_times]) * 1000
-    successes = sum(result.success for result in results)
-    low, high = wilson_interval(successes, len(results))
+    successes = [result.success for result in results]
+    low, high = wilson_interval(sum(successes), len(results))
     return {
-        "success_rate": successes / len(results),
+        "success_rate": sum(successes) / len(results),
         "low": low,
         "high": high,
         "any_time_success_rate": sum(r.any_time_success for r in results) / len(results),
         "goals": len(results),
         "median_distance": float(np.median(distances)),
+        "successes": successes,
         "distances": distances,
         "decision_ms": {
             "median": float(np.median(times)),

@@ -53,7 +53,7 @@ def encode(agent: Agent, data: Dataset) -> Encoded:
         looks.append(agent.views.features(images, features))
         past = np.arange(len(rows))[:, None] - np.arange(agent.shape.history)[::-1]
         windows = features[torch.from_numpy(np.maximum(past, first[:, None]))]
-        latents.append(agent.encoder.head(windows))
+        latents.append(agent.encoder.latents(windows))
     rows = data.rows
     order = np.argsort(rows, kind="stable")
     return Encoded(data, rows[order], torch.cat(latents).numpy()[order], torch.cat(looks)[order])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -77,7 +78,9 @@ class Encoder(nn.Module):
     """Latents ``[B, D]`` of the last K frames of all cameras.
 
     Each picture goes through a trunk alone, which gives F features; a small MLP, the head, makes
-    the latent of those of K frames and all cameras.
+    the embedding ``[D / K]`` of those of all cameras. The latent is the last frame's embedding and
+    how it changed from frame to frame, the latest change first: what stands still and what moves
+    are apart, and a loss on embeddings alone cannot be met by motion.
     """
 
     def __init__(self, shape: AgentShape) -> None:
@@ -93,10 +96,10 @@ class Encoder(nn.Module):
             self.features = self.trunks[0](torch.zeros(2, 3, *shape.image_size)).shape[1]
         self.head = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(shape.history * shape.cameras * self.features, HEAD),
+            nn.Linear(shape.cameras * self.features, HEAD),
             nn.LayerNorm(HEAD),
             nn.ReLU(),
-            nn.Linear(HEAD, shape.latent),
+            nn.Linear(HEAD, shape.embedding),
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -105,7 +108,7 @@ class Encoder(nn.Module):
         Where K is 1 it may be left out: ``[B, cameras, h, w, 3]``.
         """
         features = self.look(images.flatten(0, 1) if images.dim() == 6 else images)
-        return self.head(features.reshape(-1, self.history, self.cameras, self.features))
+        return self.latents(features.reshape(-1, self.history, self.cameras, self.features))
 
     def look(self, images: Tensor) -> Tensor:
         """Features ``[M, cameras, F]`` of single frames ``[M, cameras, h, w, 3]`` uint8."""
@@ -127,9 +130,13 @@ class Encoder(nn.Module):
             raise ValueError(
                 f"a window has {features.shape[1]} frames, expected at least {self.history}"
             )
-        frames = [features[:, index : index + count] for index in range(self.history)]
-        windows = torch.stack(frames, dim=2)  # [B, T-K+1, K, cameras, F]
-        return self.head(windows.flatten(0, 1)).unflatten(0, (-1, count))
+        embedded = self.head(features.flatten(0, 1)).unflatten(0, features.shape[:2])
+        return _join([embedded[:, index : index + count] for index in range(self.history)])
+
+    def latents(self, features: Tensor) -> Tensor:
+        """Latents ``[B, D]`` of the features of K frames ``[B, K, cameras, F]``."""
+        embedded = self.head(features.flatten(0, 1))
+        return _join(embedded.reshape(-1, self.history, embedded.shape[-1]).unbind(dim=1))
 
     def _look(self, trunk: nn.Module, images: Tensor) -> Tensor:
         height, width = self.image_size
@@ -138,6 +145,12 @@ class Encoder(nn.Module):
         with torch.autocast(pixels.device.type, torch.bfloat16) if is_reduced else nullcontext():
             maps = trunk.body(pixels)
         return trunk.pool(maps.float())
+
+
+def _join(frames: Sequence[Tensor]) -> Tensor:
+    """Latents ``[..., D]`` of K embeddings ``[..., D / K]``, oldest first."""
+    changes = [later - earlier for earlier, later in pairwise(frames)]
+    return torch.cat([frames[-1], *reversed(changes)], dim=-1)
 
 
 class Trunk(nn.Sequential):

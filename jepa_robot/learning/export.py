@@ -40,7 +40,7 @@ class _Perception(nn.Module):
         features = self.encoder.look(images.flatten(0, 1) if images.dim() == 6 else images)
         frames = features.unflatten(0, (-1, self.encoder.history))
         # Of no joints, too: a graph takes all its inputs.
-        state = torch.cat([proprioception, self.encoder.head(frames)], dim=1)
+        state = torch.cat([proprioception, self.encoder.latents(frames)], dim=1)
         if self.views is None:
             return (state,)
         last = images[:, -1] if images.dim() == 6 else images

@@ -35,10 +35,10 @@ WEIGHTS = ("prediction", "proprioception", "inverse", "linearity", "rate")
 class JEPAConfig:
     """Settings of the world model and its training. Weights are those of the loss above.
 
-    ``history``: frames that a latent is made of; 0 for 1 where joint velocities are measured, else
-    2. ``z``: size of the latent variable that holds what
-    cannot be predicted, 0 for a deterministic model; ``rate`` weighs what it may hold.
-    ``prevention``: what keeps the latents from collapsing, with ``prevention_settings``.
+    ``latent_size``: of what one frame is embedded in. ``history``: frames that a latent is made of;
+    0 for 1 where joint velocities are measured, else 2. ``z``: size of the latent variable that
+    holds what cannot be predicted, 0 for a deterministic model; ``rate`` weighs what it may hold.
+    ``prevention``: what keeps the embeddings from collapsing, with ``prevention_settings``.
     """
 
     latent_size: int = 16
@@ -81,7 +81,7 @@ class JEPA(lightning.LightningModule):
         self.agent, self.config = agent, config
         shape = agent.shape
         self.prevention = make_prevention(
-            config.prevention, config.prevention_settings, shape.latent
+            config.prevention, config.prevention_settings, shape.embedding
         )
         self.average = None
         if self.prevention.targets == "average":
@@ -132,11 +132,14 @@ class JEPA(lightning.LightningModule):
         state = torch.cat([proprioception[:, 0], latents[:, 0]], dim=1)
         states = agent.rollout(state, actions, z)
         target = self._targets(images, latents)
-        losses["prevention"] = prevention(latents, states[..., joints:], target)
+        embedding = agent.shape.embedding
+        embedded = (latents, states[..., joints:], target)
+        losses["prevention"] = prevention(*(part[..., :embedding] for part in embedded))
         if not prevention.prediction_trains_encoder:
             states, target = agent.rollout(state.detach(), actions, z), seen[:, 1:]
-        if not prevention.replaces_prediction:
-            error = functional.mse_loss(states[..., joints:], target)
+        known = embedding if prevention.replaces_prediction else 0
+        if known < agent.shape.latent:
+            error = functional.mse_loss(states[..., joints + known :], target[..., known:])
             losses["prediction"] = config.prediction * error
         if joints and config.proprioception:
             scale = agent.predictor.scale
@@ -149,7 +152,9 @@ class JEPA(lightning.LightningModule):
                 agent.inverse(pairs.flatten(0, 1)), actions.flatten(0, 1)
             )
         if config.linearity:
-            losses["linearity"] = config.linearity * linearity_loss(agent.control, latents, actions)
+            losses["linearity"] = config.linearity * linearity_loss(
+                agent.control, latents[..., :embedding], actions
+            )
         return losses
 
     def _targets(self, images: Tensor, latents: Tensor) -> Tensor:
@@ -214,14 +219,15 @@ def new_agent(data: Dataset, config: JEPAConfig) -> Agent:
     """An agent for a dataset, with its scales fitted; ``config.seed`` draws its weights."""
     torch.manual_seed(config.seed)
     goal = data.columns.get(data.about.goal)
+    history = history_for(data, config)
     agent = Agent(
         AgentShape(
             cameras=data.cameras,
             image_size=data.image_size,
             proprioception=data.proprioception(data.rows[:1]).shape[-1],
             actions=data.columns["action"].shape[1],
-            latent=config.latent_size,
-            history=history_for(data, config),
+            latent=config.latent_size * history,
+            history=history,
             goal=0 if goal is None else goal.shape[1],
             z=config.z,
             encoder=config.encoder,

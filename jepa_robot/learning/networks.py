@@ -22,8 +22,9 @@ class AgentShape:
     """Sizes of an agent, and which encoder and predictor it has.
 
     Cameras, image height and width (any from 32), proprioception P (0 if there is none), actions A,
-    latent D, history K (frames that a latent is made of), goal G (size of what a goal position is,
-    0 if goals are pictures only), z (Z; 0 if the predictor is deterministic).
+    latent D, history K (frames that a latent is made of, each embedded in D / K), goal G (size of
+    what a goal position is, 0 if goals are pictures only), z (Z; 0 if the predictor is
+    deterministic).
 
     Raises:
         ValueError: names the field, its value and what was expected.
@@ -50,6 +51,16 @@ class AgentShape:
                 f"{SMALLEST_IMAGE} pixels"
             )
         object.__setattr__(self, "image_size", size)
+
+        if self.latent % self.history:
+            raise ValueError(
+                f"shape.latent is {self.latent}, expected a multiple of the history, {self.history}"
+            )
+
+    @property
+    def embedding(self) -> int:
+        """Size of what a single frame is embedded in, the first part of the latent."""
+        return self.latent // self.history
 
     @property
     def state(self) -> int:
@@ -114,7 +125,7 @@ class Agent(nn.Module):
         self.views = Views(shape.cameras, shape.image_size, self.encoder.features)
         self.predictor = Predictor(shape)
         self.inverse = mlp(2 * shape.latent, 128, shape.actions)
-        self.control = nn.Linear(shape.actions, shape.latent, bias=False)
+        self.control = nn.Linear(shape.actions, shape.embedding, bias=False)
         self.policy = Policy(shape)
         self.readout = Readout(shape) if shape.goal else None
         self.goal_encoder = GoalEncoder(shape) if shape.goal else None

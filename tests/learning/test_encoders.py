@@ -19,7 +19,7 @@ FILES = ("net.onnx", "net.pt", "net.pt2")
 
 
 def shape_of(encoder, image_size=(64, 64), history=1, cameras=2, **sizes):
-    sizes = {"proprioception": 14, "actions": 3, "latent": 8, **sizes}
+    sizes = {"proprioception": 14, "actions": 3, "latent": 8 * history, **sizes}
     return AgentShape(cameras, image_size, history=history, encoder=encoder, **sizes)
 
 
@@ -71,10 +71,23 @@ def test_windows_are_the_forward_of_every_window(name, history):
     images = pictures(2, 5, 2, 32, 32)
     features = encoder.look(images.flatten(0, 1)).unflatten(0, (2, 5))
     latents = encoder.windows(features)
-    assert latents.shape == (2, 6 - history, 8)
+    assert latents.shape == (2, 6 - history, 8 * history)
     for start in range(6 - history):
         expected = encoder(images[:, start : start + history])
         torch.testing.assert_close(latents[:, start], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_latent_is_the_last_frames_embedding_and_its_changes():
+    encoder = encoder_of("cnn", (32, 32), history=3)
+    images = pictures(4, 3, 2, 32, 32)
+    one, two, three = (encoder.head(encoder.look(images[:, index])).detach() for index in range(3))
+    expected = torch.cat([three, three - two, two - one], dim=1)
+    torch.testing.assert_close(encoder(images).detach(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_latent_that_cannot_be_shared_out_is_refused():
+    with pytest.raises(ValueError, match="latent is 8, expected a multiple of the history, 3"):
+        shape_of(EncoderConfig(), history=3, latent=8)
 
 
 def test_the_order_of_frames_matters():

@@ -167,7 +167,7 @@ def test_a_goal_may_have_another_size_than_three():
 
 def test_a_shape_survives_json():
     shape = AgentShape(
-        1, (48, 64), 0, 2, 16, 3, 2, 4, EncoderConfig("vit", width=64), PredictorConfig("gru")
+        1, (48, 64), 0, 2, 15, 3, 2, 4, EncoderConfig("vit", width=64), PredictorConfig("gru")
     )
     assert AgentShape.from_dict(json.loads(json.dumps(dataclasses.asdict(shape)))) == shape
 
