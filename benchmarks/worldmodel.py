@@ -10,11 +10,13 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
+from _peers import PEERS, PeerRunner, train_peer
 from _report import Report, Row
 from _seeds import Results
 
@@ -23,6 +25,7 @@ from jepa_robot.energy import PREVENTIONS, PreventionConfig
 from jepa_robot.evaluation import (
     BASELINES,
     InProcessRunner,
+    Runner,
     evaluate,
     sample_episodes,
 )
@@ -34,8 +37,10 @@ from jepa_robot.learning.export import export, write_bundle
 from jepa_robot.learning.pipeline import VALIDATION_SHARE, TrainConfig, train_all
 from jepa_robot.models import Bundle
 from jepa_robot.modules.configurator import load_task
+from jepa_robot.planning.cem import CEMConfig
 from jepa_robot.robot.contract import RobotContract, load_contract
 from jepa_robot_sim.collect import ArmSource, collect
+from jepa_robot_sim.episodes import Episode
 
 CELLS = (
     "panda:reach",
@@ -68,10 +73,16 @@ RUNS = Path("runs/worldmodel")
 SEEDS = 3
 GOALS = 100
 TEST_SEED = 5000  # of the goals; what was tuned was tuned on others
+TIMED_STEPS = 10  # of a peer's training, to know how many take as long as ours
+SLOW_SEEDS = 1  # of a peer that is trained on as many samples as ours, which takes long
+PEER_GOALS = 40  # as their decisions take long
 FIGURES = {
     "distances": ("distance", "cm"),
     "decision_ms": ("a decision", "ms"),
     "rank": ("effective rank", ""),
+    "steps": ("training steps", ""),
+    "minutes": ("training", "min"),
+    "beside": ("share of a training step beside the network", "%"),
 }
 
 
@@ -79,7 +90,10 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="One cell, one seed, few steps.")] = False,
     cell: Annotated[list[str] | None, typer.Option(help="ROBOT:TASK; repeat it.")] = None,
     ablation: Annotated[
-        bool, typer.Option("--ablation", help="Other losses on the first cell alone.")
+        bool, typer.Option("--ablation", help="Other losses, on the first cell alone.")
+    ] = False,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Models of stable-worldmodel, on the first cell alone.")
     ] = False,
     seeds: Annotated[int, typer.Option(help="Training seeds.")] = SEEDS,
     transitions: int = 30_000,
@@ -96,6 +110,9 @@ def main(
     if ablation:
         for loss in LOSSES:
             bench.ablate(cells[0], loss)
+    elif peers:
+        for peer in PEERS:
+            bench.compare(cells[0], peer)
     else:
         for name in cells:
             bench.run(name)
@@ -122,8 +139,13 @@ class Bench:
             config = self._config(seed)
             bundle = self._bundle(contract, data, config, f"{robot}_{task}_{seed}")
             goal = "image" if task == "reach" else "position"
-            for mode in ("2", "1"):
-                self._judge(cell, f"mode {mode}", seed, contract, bundle, mode, goal)
+            made = bundle.manifest["results"]
+            training = {
+                "minutes": sum(made["seconds"].values()) / 60,
+                "beside": 100 * made["share_beside"],
+            }
+            self._judge(cell, "mode 2", seed, contract, bundle, "2", goal, **training)
+            self._judge(cell, "mode 1", seed, contract, bundle, "1", goal)
             clone = self._clone(contract, data, config, f"{robot}_{task}_{seed}")
             self._judge(cell, "behaviour cloning", seed, contract, clone, "1", "image")
             if seed == 0:
@@ -147,6 +169,32 @@ class Bench:
             rank = measure_latents(latents).effective_rank
             policy = f"mode 2, {loss}"
             self._judge(cell, policy, seed, contract, bundle, "2", "image", rank=rank)
+
+    def compare(self, cell: str, peer: str) -> None:
+        """A model of stable-worldmodel, trained for as long as ours, and on as many samples."""
+        robot, task = cell.split(":")
+        contract = load_contract(robot)
+        data = open_dataset(self._data(contract, task))
+        training, _ = data.split(VALIDATION_SHARE)
+        goals = min(self._goals, PEER_GOALS)
+        for seed in range(self._seeds):
+            config = self._config(seed).jepa
+            ours = load_checkpoint(self._folder / f"run_{robot}_{task}_{seed}").record["results"]
+            begin = time.monotonic()
+            train_peer(peer, training, seed, config.batch, TIMED_STEPS)
+            step = (time.monotonic() - begin) / TIMED_STEPS
+            budgets = {"time": round(sum(ours["seconds"].values()) / step)}
+            if seed < SLOW_SEEDS:
+                budgets["samples"] = config.iterations
+            for budget, steps in budgets.items():
+                policy = f"{peer}, equal {budget}"
+                if self._results.has(cell, policy, seed):
+                    continue
+                print(f"{policy}, seed {seed}: {steps} steps of {step:.2f} s", flush=True)
+                model = train_peer(peer, training, seed, config.batch, steps)
+                judge, episodes = sample_episodes(contract, task, goals, TEST_SEED)
+                runner = PeerRunner(contract, model, judge, training.image_size, CEMConfig())
+                self._keep(cell, policy, seed, contract, runner, episodes, steps=steps)
 
     def rows(self) -> list[Row]:
         """Of everything that was kept."""
@@ -214,6 +262,18 @@ class Bench:
         task = load_task(cell.split(":")[1])
         judge, episodes = sample_episodes(contract, task.name, self._goals, TEST_SEED)
         runner = InProcessRunner(contract, bundle, task, judge, mode, goal)
+        self._keep(cell, policy, seed, contract, runner, episodes, **more)
+
+    def _keep(
+        self,
+        cell: str,
+        policy: str,
+        seed: int,
+        contract: RobotContract,
+        runner: Runner,
+        episodes: Sequence[Episode],
+        **more: float,
+    ) -> None:
         try:
             result = evaluate(runner, contract, episodes, TEST_SEED)
         finally:

@@ -12,8 +12,9 @@ from jepa_robot_sim.episodes import Episode
 
 AMPLITUDE = (0.15, 1.5)  # standard deviation of the actions, log-uniform over episodes
 CORRELATION = (0.6, 0.97)  # of an action with the next, uniform over episodes
+BOUND = (2.0, 20.0)  # of summed actions, log-uniform over episodes
 REST_SHARE = 0.15  # of the episodes: stop half-way and stay
-SCRIPT_NOISE = (0.05, 0.6)  # standard deviation of what is added to scripted actions, log-uniform
+SCRIPT_NOISE = (0.05, 0.35)  # standard deviation of what is added to scripted actions, log-uniform
 
 
 class Explorer(Protocol):
@@ -69,6 +70,23 @@ def explore(rng: np.random.Generator, steps: int, size: int) -> np.ndarray:
     if rng.uniform() < REST_SHARE:
         noise[steps // 2 :] = 0
     return np.clip(amplitude * noise, -1, 1).astype(np.float32)
+
+
+def stay_near(rng: np.random.Generator, actions: np.ndarray) -> np.ndarray:
+    """Exploratory actions ``[steps, size]`` that come back: none of their sums leaves a bound.
+
+    For where nothing else bounds what is explored. The bound, in full actions, is log-uniform over
+    episodes; an action that would leave it is turned round.
+    """
+    bound = math.exp(rng.uniform(*np.log(BOUND)))
+    total = np.zeros(actions.shape[1])
+    turned = np.empty_like(actions)
+    sign = np.ones_like(total)
+    for step, action in enumerate(actions):
+        sign = np.where(np.abs(total + sign * action) > bound, -sign, sign)
+        turned[step] = np.where(np.abs(total + sign * action) > bound, 0, sign * action)
+        total += turned[step]
+    return turned
 
 
 def script_noise(rng: np.random.Generator, steps: int, size: int) -> np.ndarray:

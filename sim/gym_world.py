@@ -22,7 +22,7 @@ from jepa_robot.modules.cost import Cost, CostConfig
 from jepa_robot.modules.perception import Observation, Perception, preprocess
 from jepa_robot.modules.world_model import WorldModel
 from jepa_robot_sim.collect import Columns, with_last
-from jepa_robot_sim.exploration import explore
+from jepa_robot_sim.exploration import explore, stay_near
 
 CAMERA = "render"
 GOAL_LABEL = "achieved_goal"
@@ -170,7 +170,7 @@ class GymSource:
 
 
 class GymRecorder:
-    """Records smooth random actions; an episode may end early."""
+    """Records smooth random actions that come back; an episode may end early."""
 
     def __init__(self, source: GymSource) -> None:
         self._source = source
@@ -179,7 +179,7 @@ class GymRecorder:
 
     def record(self, rng: np.random.Generator) -> Columns:
         world, views, actions = self._world, [], []
-        plan = explore(rng, self._source.episode_steps, world.actions)
+        plan = stay_near(rng, explore(rng, self._source.episode_steps, world.actions))
         views.append(world.reset(int(rng.integers(2**31))))
         for action in plan:
             views.append(world.step(action))
@@ -260,7 +260,7 @@ def evaluate_environment(
 
     Returns:
         ``success_rate`` at the end of the episodes with its Wilson 95 % interval ``low``,
-        ``high``, and ``any_time_rate``, at some time in them.
+        ``high``, and ``any_time_rate``, at some time in them; ``successes``, one an episode.
 
     Raises:
         InvalidEnvironment: it lacks a goal or a success flag.
@@ -284,6 +284,7 @@ def evaluate_environment(
         "low": low,
         "high": high,
         "any_time_rate": sum(anys) / goals,
+        "successes": ends,
     }
 
 

@@ -33,7 +33,7 @@ HAND_HEIGHTS = 0.15  # m above the lowest: where the hand starts, and is in the 
 ATTEMPTS = 20_000  # draws until one fits
 CLOSE_FINGERS = -1.0  # of a gripper, or the block gets between them
 CLOSE = 0.06  # m between hand and block where exploration starts near it
-NEAR_SHARE = 0.6  # of the explored episodes start so
+NEAR_SHARE = 0.85  # of the explored episodes start so
 PUSHES, THROUGH = 0.45, 0.40  # of the explored episodes; the rest is smooth noise
 
 

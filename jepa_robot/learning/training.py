@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 import warnings
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from jepa_robot.learning.optimize import GRADIENT_NORM
 LAST = "last"  # the checkpoint that training resumes from
 LOGS = "logs"  # of TensorBoard
 CHECKPOINT_EVERY = 100  # steps
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 Progress = Callable[[int, int], None]
 
@@ -60,6 +63,7 @@ def train_jepa(
         of that in which no network was computed.
     """
     devices = devices or Devices()
+    _keep_freed_memory()
     module = JEPA(new_agent(data, config), config)
     clock = _Clock(progress, config.iterations)
     callbacks: list[Callback] = [clock]
@@ -112,6 +116,18 @@ def train_jepa(
     if not trainer.is_global_zero:
         raise SystemExit(0)  # this process was started to help with the above, and nothing else
     return module.agent.cpu().requires_grad_(True).eval(), clock.figures()
+
+
+def _keep_freed_memory() -> None:
+    """Let this process keep what it frees, where the C library can (glibc's ``mallopt``).
+
+    Each step frees large arrays and asks for the same again. Given back to the system in between,
+    they come as new pages, and clearing those took two fifths of the time of a training.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 class _Clock(Callback):

@@ -11,6 +11,7 @@ from jepa_robot.learning.pipeline import TrainConfig, train_all
 from jepa_robot.learning.predictors import PredictorConfig
 from jepa_robot.models import Bundle, InvalidBundle
 from jepa_robot_sim.collect import collect
+from jepa_robot_sim.exploration import explore, stay_near
 from jepa_robot_sim.gym_world import (
     GymSource,
     GymWorld,
@@ -56,6 +57,20 @@ def test_the_same_seed_records_the_same(recording, tmp_path):
     collect(GymSource(NAME, MODULE, image_size=(32, 32)), tmp_path / "again.h5", 30, seed=1)
     again, data = open_dataset(tmp_path / "again.h5"), open_dataset(recording)
     np.testing.assert_array_equal(again.images(again.rows), data.images(again.rows))
+
+
+def test_exploration_comes_back_and_moves():
+    spans = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        free = explore(rng, 50, 3)
+        actions = stay_near(rng, free)
+        assert np.abs(actions).max() <= 1
+        assert np.isin(np.abs(actions), [0, *np.abs(free).ravel()]).all()
+        spans.append(np.abs(actions.cumsum(axis=0)).max())
+    assert max(spans) <= 20
+    assert np.mean(np.array(spans) < 5) > 0.3
+    assert np.mean(spans) > 2
 
 
 def test_planning_succeeds_and_resting_does_not(bundle):
