@@ -53,7 +53,7 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="One, few steps.")] = False,
     env: Annotated[list[str] | None, typer.Option(help="An id; repeat it.")] = None,
     seeds: Annotated[int, typer.Option(help="Training seeds.")] = SEEDS,
-    transitions: Annotated[int, typer.Option(help="Recorded.")] = 30_000,
+    transitions: Annotated[int, typer.Option(help="Recorded.")] = 20_000,
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
 ) -> None:
     """Record, train and judge."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,10 @@ from jepa_robot.learning.layers import SelfAttention, check_choice, check_whole,
 if TYPE_CHECKING:
     from jepa_robot.learning.networks import AgentShape
 
+AUTO = "auto"
 ENCODERS = ("spatial_softmax", "cnn", "resnet", "vit", "frozen")
 POOLINGS = ("flatten", "mean")
-WIDTHS = {"spatial_softmax": 32, "cnn": 64, "resnet": 64, "vit": 64, "frozen": 0}
+WIDTHS = {"spatial_softmax": 32, "cnn": 64, "resnet": 64, "vit": 64, "frozen": 0, AUTO: 64}
 DEPTHS = {"spatial_softmax": 0, "cnn": 0, "resnet": 1, "vit": 2, "frozen": 0}
 HEAD = 256
 PATCH = 8  # pixels a side
@@ -33,6 +34,8 @@ GROUPS = 8
 class EncoderConfig:
     """Which trunk, its size, and whether cameras share one.
 
+    ``name``: the trunk; ``auto`` is spatial_softmax where joints are measured, else cnn: key points
+    are learned in fewer steps, but tell little of how far away a small arm is.
     ``width``: feature maps of the last layer, or a ViT's token size; 0 for the trunk's own default
     (`WIDTHS`). ``depth``: blocks a stage of the ResNet, or blocks of the ViT; 0 for the default.
     ``heads``: of the ViT's attention. ``shared``: one trunk for all cameras, else one each (a
@@ -40,7 +43,7 @@ class EncoderConfig:
     `jepa_robot.learning.backbones.Backbone`.
     """
 
-    name: str = "spatial_softmax"
+    name: str = AUTO
     width: int = 0
     depth: int = 0
     heads: int = 4
@@ -51,7 +54,7 @@ class EncoderConfig:
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
     def __post_init__(self) -> None:
-        check_choice(self.name, "encoder.name", ENCODERS)
+        check_choice(self.name, "encoder.name", (AUTO, *ENCODERS))
         check_choice(self.pooling, "encoder.pooling", POOLINGS)
         check_whole(self, "encoder", {"width": 0, "depth": 0, "heads": 1})
         if not isinstance(self.shared, bool):
@@ -73,6 +76,11 @@ class EncoderConfig:
         if width % divisor:
             raise ValueError(f"encoder.width is {width}, expected a multiple of {divisor}")
 
+    def chosen(self, has_joints: bool) -> EncoderConfig:
+        """The same, with a trunk named."""
+        name = "spatial_softmax" if has_joints else "cnn"
+        return replace(self, name=name) if self.name == AUTO else self
+
 
 class Encoder(nn.Module):
     """Latents ``[B, D]`` of the last K frames of all cameras.
@@ -85,7 +93,7 @@ class Encoder(nn.Module):
 
     def __init__(self, shape: AgentShape) -> None:
         super().__init__()
-        config = shape.encoder
+        config = shape.encoder.chosen(shape.proprioception > 0)
         self.image_size, self.cameras, self.history = shape.image_size, shape.cameras, shape.history
         self.uses_bfloat16 = False
         is_shared = config.shared or config.name == "frozen"

@@ -90,6 +90,15 @@ def test_a_latent_that_cannot_be_shared_out_is_refused():
         shape_of(EncoderConfig(), history=3, latent=8)
 
 
+@pytest.mark.parametrize(("joints", "name"), [(14, "spatial_softmax"), (0, "cnn")])
+def test_without_joints_the_default_is_a_cnn(joints, name):
+    encoder, expected = (
+        Encoder(shape_of(config, proprioception=joints))
+        for config in (EncoderConfig(), EncoderConfig(name))
+    )
+    assert str(encoder) == str(expected)
+
+
 def test_the_order_of_frames_matters():
     encoder = encoder_of("cnn", (32, 32), history=2)
     images = pictures(1, 2, 2, 32, 32)
@@ -294,7 +303,7 @@ def test_exporting_a_frozen_backbone_without_onnx_says_what_is_missing(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "mae"}, "encoder.name is 'mae', expected one of spatial_softmax, cnn"),
+        ({"name": "mae"}, "encoder.name is 'mae', expected one of auto, spatial_softmax, cnn"),
         ({"width": -1}, "encoder.width is -1, expected a whole number of at least 0"),
         ({"name": "vit", "width": 50}, "encoder.width is 50, expected a multiple of 4"),
         ({"name": "resnet", "width": 40}, "encoder.width is 40, expected a multiple of 32"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 
@@ -210,7 +211,7 @@ def test_settings_come_from_a_file_and_the_command_line(tmp_path):
     [
         ("jepa.horizn=4", "jepa.horizn is unknown, expected one of latent_size, history"),
         ("jepa.horizon=4.5", "jepa.horizon is 4.5, expected a int"),
-        ("jepa.encoder.name=mlp", "encoder.name is 'mlp', expected one of spatial_softmax"),
+        ("jepa.encoder.name=mlp", "encoder.name is 'mlp', expected one of auto, spatial_softmax"),
         ("jepa=3", "jepa is 3, expected a section"),
         ("horizon", "setting is 'horizon', expected NAME=VALUE"),
     ],
@@ -218,3 +219,12 @@ def test_settings_come_from_a_file_and_the_command_line(tmp_path):
 def test_a_bad_setting_is_named(override, text):
     with pytest.raises(ValueError, match=text):
         configure(TrainConfig, None, [override])
+
+
+def test_memory_that_was_freed_is_used_again(small):
+    train_jepa(open_dataset(small), JEPAConfig(**TINY))
+    torch.ones(1 << 20)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(50):
+        torch.ones(1 << 20)  # 1024 pages
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 10_000
