@@ -75,6 +75,7 @@ GOALS = 100
 TEST_SEED = 5000  # of the goals; what was tuned was tuned on others
 TIMED_STEPS = 10  # of a peer's training, to know how many take as long as ours
 SLOW_SEEDS = 1  # of a peer that is trained on as many samples as ours, which takes long
+LOSS_ITERATIONS, LOSS_GOALS = 600, 50  # of other losses: half the steps, half the goals
 PEER_GOALS = 40  # as their decisions take long
 FIGURES = {
     "distances": ("distance", "cm"),
@@ -159,7 +160,8 @@ class Bench:
         data = self._data(contract, task)
         for seed in range(self._seeds):
             config = self._config(seed)
-            jepa = dataclasses.replace(config.jepa, **LOSSES[loss])
+            iterations = min(config.jepa.iterations, LOSS_ITERATIONS)
+            jepa = dataclasses.replace(config.jepa, iterations=iterations, **LOSSES[loss])
             no_policy = dataclasses.replace(config.distill, decisions=10, rounds=1, iterations=1)
             config = dataclasses.replace(config, jepa=jepa, distill=no_policy)
             name = f"{robot}_{task}_{loss}_{seed}".replace(" ", "_").replace("'", "")
@@ -168,7 +170,8 @@ class Bench:
             latents = encode(agent, open_dataset(data).split(VALIDATION_SHARE)[1]).latents
             rank = measure_latents(latents).effective_rank
             policy = f"mode 2, {loss}"
-            self._judge(cell, policy, seed, contract, bundle, "2", "image", rank=rank)
+            goals = min(self._goals, LOSS_GOALS)
+            self._judge(cell, policy, seed, contract, bundle, "2", "image", goals, rank=rank)
 
     def compare(self, cell: str, peer: str) -> None:
         """A model of stable-worldmodel, trained for as long as ours, and on as many samples."""
@@ -255,12 +258,13 @@ class Bench:
         bundle: Bundle,
         mode: str,
         goal: str,
+        goals: int = 0,
         **more: float,
     ) -> None:
         if self._results.has(cell, policy, seed):
             return
         task = load_task(cell.split(":")[1])
-        judge, episodes = sample_episodes(contract, task.name, self._goals, TEST_SEED)
+        judge, episodes = sample_episodes(contract, task.name, goals or self._goals, TEST_SEED)
         runner = InProcessRunner(contract, bundle, task, judge, mode, goal)
         self._keep(cell, policy, seed, contract, runner, episodes, **more)
 
