@@ -81,6 +81,7 @@ FIGURES = {
     "distances": ("distance", "cm"),
     "decision_ms": ("a decision", "ms"),
     "rank": ("effective rank", ""),
+    "std": ("standard deviation of the latents", ""),
     "steps": ("training steps", ""),
     "minutes": ("training", "min"),
     "beside": ("share of a training step beside the network", "%"),
@@ -168,10 +169,13 @@ class Bench:
             bundle = self._bundle(contract, data, config, name)
             agent = load_checkpoint(self._folder / f"run_{name}").agent
             latents = encode(agent, open_dataset(data).split(VALIDATION_SHARE)[1]).latents
-            rank = measure_latents(latents).effective_rank
+            figures = {
+                "rank": measure_latents(latents).effective_rank,
+                "std": float(latents.std(axis=0).mean()),
+            }
             policy = f"mode 2, {loss}"
             goals = min(self._goals, LOSS_GOALS)
-            self._judge(cell, policy, seed, contract, bundle, "2", "image", goals, rank=rank)
+            self._judge(cell, policy, seed, contract, bundle, "2", "image", goals, **figures)
 
     def compare(self, cell: str, peer: str) -> None:
         """A model of stable-worldmodel, trained for as long as ours, and on as many samples."""

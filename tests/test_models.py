@@ -6,7 +6,10 @@ import shutil
 import pytest
 
 from jepa_robot import files, models
+from jepa_robot.evaluation import InProcessRunner, evaluate, sample_episodes
 from jepa_robot.models import Bundle, InvalidBundle
+from jepa_robot.modules.configurator import load_task
+from jepa_robot.robot.contract import load_contract
 
 
 @pytest.fixture
@@ -26,6 +29,17 @@ def test_a_good_bundle_loads_and_fits(tiny, contract):
     bundle.check_fits(contract)
     assert bundle.id.startswith("tiny-")
     assert bundle.state_size == 14 + 6
+
+
+@pytest.mark.parametrize("robot", ["panda", "iiwa", "xarm6"])
+def test_a_shipped_bundle_reaches(robot):
+    contract, task = load_contract(robot), load_task("reach")
+    judge, episodes = sample_episodes(contract, task.name, 3, 4000)
+    runner = InProcessRunner(contract, Bundle(f"reach_{robot}"), task, judge, "2", "image")
+    try:
+        assert all(evaluate(runner, contract, episodes, 4000)["successes"])
+    finally:
+        runner.close()
 
 
 def test_an_unknown_bundle_is_named():
