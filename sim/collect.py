@@ -38,6 +38,7 @@ from jepa_robot_sim.world import ArmWorld, Frame
 
 BACKENDS = ("loky", "ray")
 EPISODE_STEPS = 25
+ROUND = 8  # episodes a process that Ray is asked for at a time
 PACKAGES = ("jepa_robot", "numpy", "pybullet", "h5py")
 
 Columns = dict[str, np.ndarray]
@@ -227,11 +228,15 @@ def _record_all(
     if processes == 1 and backend == BACKENDS[0]:
         yield from (_record(source, seed, number) for number in numbers)
         return
-    if backend == "ray":
+    form, at_once = "generator", max(1, len(numbers))
+    if backend == "ray":  # gives nothing before all that it was asked for is done
         _register_ray()
+        form, at_once = "list", ROUND * processes
     with joblib.parallel_config(backend=backend, n_jobs=processes):
-        run = joblib.Parallel(return_as="generator", batch_size=1)
-        yield from run(joblib.delayed(_record)(source, seed, number) for number in numbers)
+        run = joblib.Parallel(return_as=form, batch_size=1)
+        for begin in range(0, len(numbers), at_once):
+            some = numbers[begin : begin + at_once]
+            yield from run(joblib.delayed(_record)(source, seed, number) for number in some)
 
 
 def _register_ray() -> None:

@@ -4,8 +4,10 @@ import dataclasses
 import itertools
 import json
 
+import joblib
 import numpy as np
 import pytest
+from joblib._parallel_backends import LokyBackend
 
 import jepa_robot_sim.collect as collecting
 from jepa_robot.dataset import About, InvalidDataset, open_dataset, read_about
@@ -58,6 +60,28 @@ def test_the_same_seed_gives_the_same_data_in_any_number_of_processes(contract, 
     np.testing.assert_array_equal(again.images(rows), data.images(rows))
     for name, column in again.columns.items():
         np.testing.assert_array_equal(column, data.columns[name][rows], err_msg=name)
+
+
+def test_a_backend_that_gives_all_at_once_is_asked_in_rounds(tmp_path, monkeypatch):
+    class AllAtOnce(LokyBackend):  # as Ray's
+        supports_return_generator = False
+
+    monkeypatch.setattr(
+        collecting, "_register_ray", lambda: joblib.register_parallel_backend("ray", AllAtOnce)
+    )
+    done = []
+    for backend in ("loky", "ray"):
+        report = done.append if backend == "ray" else lambda count: None
+        collect(
+            CheapSource(),
+            tmp_path / f"{backend}.h5",
+            300,
+            processes=2,
+            backend=backend,
+            progress=lambda count, _, report=report: report(count),
+        )
+    np.testing.assert_array_equal(actions(tmp_path / "ray.h5"), actions(tmp_path / "loky.h5"))
+    assert len(done) > 2 * collecting.ROUND
 
 
 def test_another_seed_gives_other_data(tmp_path):
