@@ -17,8 +17,50 @@ SHOWN = (
 )
 
 
+# In this order; the rest of the honest table is in a table of its own.
+POLICIES = ("random", "hold", "blind", "behaviour cloning", "mode 1", "mode 2", "oracle")
+
+
 def main() -> None:
     """Print them."""
+    agent_and_faults()
+    for name in ("worldmodel", "environments"):
+        with (RESULTS / f"{name}.csv").open(newline="") as stream:
+            cells: dict[str, dict[str, dict]] = {}
+            for row in csv.DictReader(stream):
+                cell, policy, title = row["metric"].split(": ")
+                cells.setdefault(cell, {}).setdefault(policy, {})[title] = row
+        successes(cells)
+        others(cells)
+
+
+def successes(cells: dict[str, dict[str, dict]]) -> None:
+    """A row a policy, a column a cell."""
+    print(f"\n| success, % [95 % interval] | {' | '.join(cells)} |")
+    print("|---|" + "---|" * len(cells))
+    for policy in POLICIES:
+        found = [policies.get(policy, {}).get("success") for policies in cells.values()]
+        if any(found):
+            print(f"| {policy} | {' | '.join(map(_interval, found))} |")
+
+
+def others(cells: dict[str, dict[str, dict]]) -> None:
+    """What was compared on a cell beside: a row each, all that was measured of it."""
+    for cell, policies in cells.items():
+        rest = {name: row for name, row in policies.items() if name not in POLICIES}
+        titles = list(dict.fromkeys(title for row in rest.values() for title in row))
+        if rest:
+            print(f"\n| {cell} | {' | '.join(titles)} |\n|---|" + "---|" * len(titles))
+        for name, row in rest.items():
+            values = [
+                _interval(row.get(title)) if title == "success" else _optional(row.get(title))
+                for title in titles
+            ]
+            print(f"| {name} | {' | '.join(values)} |")
+
+
+def agent_and_faults() -> None:
+    """What the running system does."""
     rows = {}
     for name in ("agent", "agent_from_nothing", "faults"):
         with (RESULTS / f"{name}.csv").open(newline="") as stream:
@@ -30,8 +72,7 @@ def main() -> None:
         if metric.startswith(SUCCESS):
             what = metric.removeprefix(SUCCESS)
             distance = float(agent[DISTANCE + what]["value"])
-            interval = f"[{float(row['low']):.0f}, {float(row['high']):.0f}]"
-            print(f"| {what} | {float(row['value']):.0f} {interval} | {distance:.1f} cm |")
+            print(f"| {what} | {_interval(row)} | {distance:.1f} cm |")
     print("\n| | |\n|---|---|")
     for metric, row in [*agent.items(), *made.items()]:
         if metric.startswith(SHOWN) or "command_echo" in metric:
@@ -40,6 +81,17 @@ def main() -> None:
     for metric, row in rows["faults"].items():
         if ": " not in metric:  # those are by kind
             print(f"| {metric} | {_value(row)} | {row['baseline']} |")
+
+
+def _interval(row: dict[str, str] | None) -> str:
+    if row is None:
+        return ""
+    value, low, high = (float(row[key]) for key in ("value", "low", "high"))
+    return f"{value:.0f} [{low:.0f}, {high:.0f}]"
+
+
+def _optional(row: dict[str, str] | None) -> str:
+    return "" if row is None else _value(row)
 
 
 def _value(row: dict[str, str]) -> str:
