@@ -5,13 +5,27 @@
 import json
 import os
 import sys
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from jepa_robot import __version__
+from jepa_robot.cli.options import (
+    Backend,
+    Clock,
+    Composition,
+    Env,
+    EnvModule,
+    EnvOptions,
+    Goal,
+    Json,
+    Mode,
+    Model,
+    Robot,
+    Seed,
+    options_of,
+)
 
 app = typer.Typer(
     name="jepa-robot",
@@ -20,59 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-
-Robot = Annotated[str, typer.Option(help="Robot contract: a YAML file, or a shipped name.")]
-Model = Annotated[str, typer.Option("--bundle", "--model", help="Model bundle: folder or name.")]
-Seed = Annotated[int, typer.Option(min=0, help="Everything random follows from it.")]
-Env = Annotated[str, typer.Option(help="A Gymnasium environment in place of a robot: its id.")]
-EnvModule = Annotated[str, typer.Option(help="What to import so that it is registered.")]
-EnvOptions = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--env-option", help="Given to the environment, such as render_width=64; repeat."),
-]
-Json = Annotated[
-    Optional[Path],  # noqa: UP045 (Ubuntu's typer 0.9 knows no Path | None)
-    typer.Option("--json", help="Write the result to this file."),
-]
-
-
-class Mode(str, Enum):
-    """What acts: a mode of the agent, or a baseline in its place."""
-
-    mode_1 = "1"
-    mode_2 = "2"
-    random = "random"
-    hold = "hold"
-    blind = "blind"
-    oracle = "oracle"
-
-
-class Goal(str, Enum):
-    """How the goal is given."""
-
-    image = "image"
-    position = "position"
-
-
-class Backend(str, Enum):
-    """What runs the processes that record."""
-
-    loky = "loky"
-    ray = "ray"
-
-
-class Clock(str, Enum):
-    """What time the simulator keeps."""
-
-    realtime = "realtime"
-    lockstep = "lockstep"
-
-
-class Composition(str, Enum):
-    """One process a node, or the six modules in one."""
-
-    processes = "processes"
-    single = "single"
 
 
 def main() -> None:
@@ -387,17 +348,6 @@ def bench(
         raise ValueError(f"benchmark is {name!r}, expected one of {known} in {folder}")
     command = [sys.executable, str(folder / f"{name}.py"), *context.args]
     raise typer.Exit(subprocess.run(command, check=False).returncode)
-
-
-def options_of(texts: list[str] | None) -> dict:
-    """NAME=VALUE, values as YAML."""
-    import yaml
-
-    pairs = [text.partition("=") for text in texts or []]
-    for name, separator, _ in pairs:
-        if not separator:
-            raise ValueError(f"--env-option is {name!r}, expected NAME=VALUE")
-    return {name: yaml.safe_load(value) for name, _, value in pairs}
 
 
 def command() -> str:
