@@ -33,6 +33,7 @@ from jepa_robot.dataset import (
 from jepa_robot.files import write_atomically
 from jepa_robot.modules.perception import preprocess
 from jepa_robot.robot.contract import RobotContract
+from jepa_robot_sim.scenes import NOMINAL, Randomisation
 from jepa_robot_sim.tasks import make_task
 from jepa_robot_sim.world import ArmWorld, Frame
 
@@ -73,6 +74,7 @@ class ArmSource:
 
     contract: RobotContract
     task: str = "reach"
+    randomisation: Randomisation = NOMINAL
     image_size: tuple[int, int] = (64, 64)
     episode_steps: int = EPISODE_STEPS
 
@@ -85,7 +87,7 @@ class ArmRecorder:
 
     def __init__(self, source: ArmSource) -> None:
         self._source = source
-        self._task = make_task(source.task, source.contract)
+        self._task = make_task(source.task, source.contract, source.randomisation)
         self._world = ArmWorld(source.contract, self._task, is_quick=True)
         interface = source.contract.interface()
         self._cameras = interface["cameras"]

@@ -16,6 +16,7 @@ from jepa_robot.models import Bundle
 from jepa_robot.modules.actor import OFF
 from jepa_robot.modules.configurator import Task, load_task, task_text
 from jepa_robot.robot.contract import RobotContract, load_contract
+from jepa_robot_sim.scenes import Randomisation
 
 
 def run_evaluation(
@@ -29,6 +30,7 @@ def run_evaluation(
     through_ros: bool,
     composition: str,
     progress: Callable[[int, int], object],
+    randomise: float = 0.0,
 ) -> dict:
     """Evaluate a bundle; the options are the command's.
 
@@ -39,7 +41,8 @@ def run_evaluation(
     bundle = Bundle(bundle_name)
     bundle.check_fits(contract)
     task = replace(load_task(task_name), goal_position=None, seed=seed)
-    judge, episodes = sample_episodes(contract, task.name, goals, seed)
+    varied = Randomisation.full(float(randomise))
+    judge, episodes = sample_episodes(contract, task.name, goals, seed, varied)
     if through_ros:
         settings = graph.Settings(
             robot=robot,
@@ -62,6 +65,7 @@ def run_evaluation(
         "mode": mode,
         "goal": goal,
         "seed": seed,
+        "randomise": randomise,
         "bundle": bundle.id,
         "robot": contract.name,
         "through": f"ros, {composition}" if through_ros else "in process",

@@ -22,6 +22,7 @@ from jepa_robot.cli.options import (
     Json,
     Mode,
     Model,
+    Randomise,
     Robot,
     Seed,
     options_of,
@@ -64,6 +65,10 @@ def collect(
     file: Annotated[Path, typer.Argument(help="The HDF5 file to make.")],
     robot: Robot = "panda",
     task: Annotated[str, typer.Option(help="Whose scene is explored.")] = "reach",
+    randomise: Randomise = 0.0,
+    distractors: Annotated[
+        int, typer.Option(min=0, help="Bodies that have nothing to do with the task.")
+    ] = 0,
     env: Env = "",
     env_module: EnvModule = "",
     env_options: EnvOptions = None,
@@ -86,8 +91,10 @@ def collect(
         source = GymSource(env, env_module, options_of(env_options))
     else:
         from jepa_robot.robot.contract import load_contract
+        from jepa_robot_sim.scenes import Randomisation
 
-        source = ArmSource(load_contract(robot), task)
+        randomisation = Randomisation.full(randomise, distractors)
+        source = ArmSource(load_contract(robot), task, randomisation)
     with progress("collecting") as report:
         count = run(
             source, file, transitions, seed, processes, backend.value, append, command(), report
@@ -187,6 +194,7 @@ def evaluate(
     goals: Annotated[int, typer.Option(min=1, help="How many episodes.")] = 100,
     seed: Seed = 0,
     robot: Robot = "panda",
+    randomise: Randomise = 0.0,
     env: Env = "",
     env_module: EnvModule = "",
     env_options: EnvOptions = None,
@@ -223,6 +231,7 @@ def evaluate(
             ros,
             composition.value,
             report,
+            randomise,
         )
     write_result(result, json_file)
 

@@ -17,6 +17,15 @@ EnvOptions = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--env-option", help="Given to the environment, such as render_width=64; repeat."),
 ]
+Randomise = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        help="How much colours, light, cameras, friction, mass and latency vary from episode to "
+        "episode: 0 for nominal, to 1.",
+    ),
+]
 Json = Annotated[
     Optional[Path],  # noqa: UP045 (Ubuntu's typer 0.9 knows no Path | None)
     typer.Option("--json", help="Write the result to this file."),

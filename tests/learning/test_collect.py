@@ -13,6 +13,7 @@ import jepa_robot_sim.collect as collecting
 from jepa_robot.dataset import About, InvalidDataset, open_dataset, read_about
 from jepa_robot_sim.collect import EPISODE_STEPS, ArmSource, collect, with_last
 from jepa_robot_sim.exploration import explore
+from jepa_robot_sim.scenes import Randomisation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +83,15 @@ def test_a_backend_that_gives_all_at_once_is_asked_in_rounds(tmp_path, monkeypat
         )
     np.testing.assert_array_equal(actions(tmp_path / "ray.h5"), actions(tmp_path / "loky.h5"))
     assert len(done) > 2 * collecting.ROUND
+
+
+def test_randomised_scenes_are_recorded(contract, tmp_path):
+    pictures = []
+    for strength in (0.0, 1.0):
+        source = ArmSource(contract, randomisation=Randomisation.full(strength))
+        collect(source, tmp_path / f"{strength}.h5", EPISODE_STEPS)
+        pictures.append(open_dataset(tmp_path / f"{strength}.h5").images(np.arange(1)))
+    assert np.abs(pictures[0].astype(int) - pictures[1]).mean() > 10
 
 
 def test_another_seed_gives_other_data(tmp_path):
