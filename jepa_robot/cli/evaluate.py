@@ -41,7 +41,8 @@ def run_evaluation(
     bundle = Bundle(bundle_name)
     bundle.check_fits(contract)
     task = replace(load_task(task_name), goal_position=None, seed=seed)
-    varied = Randomisation.full(float(randomise))
+    # Not when actions arrive: through ROS that is not ours to vary, and both ways are to agree.
+    varied = replace(Randomisation.full(float(randomise)), latency=0.0)
     judge, episodes = sample_episodes(contract, task.name, goals, seed, varied)
     if through_ros:
         settings = graph.Settings(
