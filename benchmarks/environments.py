@@ -45,7 +45,11 @@ class Environment:
 ENVIRONMENTS = (
     Environment("PandaReach-v3", "panda_gym", {"render_width": 64, "render_height": 64}),
     Environment("FetchReach-v4", "gymnasium_robotics", {"width": 64, "height": 64}),
-    Environment("PointMaze_Open-v3", "gymnasium_robotics", {"width": 64, "height": 64}),
+    Environment(
+        "PointMaze_Open-v3",
+        "gymnasium_robotics",
+        {"width": 64, "height": 64, "max_episode_steps": 100},
+    ),
 )
 
 
