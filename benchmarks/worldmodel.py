@@ -51,7 +51,7 @@ CELLS = (
     "panda_table:push_around",
 )
 # What is trained in place of the JEPA's whole loss, around the same encoder and predictor: all but
-# one way to prevent collapse left out, and the losses of LeWM (arXiv:2603.19312) and PLDM
+# one way to prevent collapse left out, and the losses of LeWM (le-wm.github.io) and PLDM
 # (arXiv:2502.14819) at stable-worldmodel's weights, without PLDM's terms over time.
 ALONE = {"inverse": 0.0, "linearity": 0.0}
 LOSSES: dict[str, dict] = {
@@ -92,10 +92,13 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="One cell, one seed, few steps.")] = False,
     cell: Annotated[list[str] | None, typer.Option(help="ROBOT:TASK; repeat it.")] = None,
     ablation: Annotated[
-        bool, typer.Option("--ablation", help="Other losses, on the first cell alone.")
+        bool, typer.Option("--ablation", help="Other losses; by default on the first cell.")
     ] = False,
     peers: Annotated[
-        bool, typer.Option("--peers", help="Models of stable-worldmodel, on the first cell alone.")
+        bool, typer.Option("--peers", help="Models of stable-worldmodel, likewise.")
+    ] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Measure nothing, write what was kept.")
     ] = False,
     seeds: Annotated[int, typer.Option(help="Training seeds.")] = SEEDS,
     transitions: int = 30_000,
@@ -105,32 +108,33 @@ def main(
     folder = RUNS / "quick" if quick else RUNS
     if quick:
         shutil.rmtree(folder, ignore_errors=True)
-    bench = Bench(folder, 1 if quick else seeds, 5 if quick else GOALS)
-    bench.transitions = 1000 if quick else transitions
-    bench.iterations = 50 if quick else 0
-    cells = cell or CELLS[: 1 if quick else None]
-    if ablation:
-        for loss in LOSSES:
-            bench.ablate(cells[0], loss)
-    elif peers:
-        for peer in PEERS:
-            bench.compare(cells[0], peer)
-    else:
-        for name in cells:
+    size = (1, 5, 1000, 50) if quick else (seeds, GOALS, transitions, 0)
+    bench = Bench(folder, *size)
+    cells = [] if report else cell or CELLS[: 1 if quick or ablation or peers else None]
+    for name in cells:
+        if ablation:
+            for loss in LOSSES:
+                bench.ablate(name, loss)
+        elif peers:
+            for peer in PEERS:
+                bench.compare(name, peer)
+        else:
             bench.run(name)
-    report = Report("worldmodel")
+    written = Report("worldmodel")
     for row in bench.rows():
-        report.add(row)
-    report.write(full=not quick, json_file=json_file)
+        written.add(row)
+    written.write(full=not quick, json_file=json_file)
 
 
 class Bench:
     """Results by cell, policy and training seed, each kept in a file."""
 
-    def __init__(self, folder: Path, seeds: int, goals: int) -> None:
+    def __init__(
+        self, folder: Path, seeds: int, goals: int, transitions: int, iterations: int
+    ) -> None:
         self._folder, self._seeds, self._goals = folder, seeds, goals
+        self._transitions, self._iterations = transitions, iterations  # 0: the default
         self._results = Results(folder)
-        self.transitions, self.iterations = 0, 0
 
     def run(self, cell: str) -> None:
         """All policies of a cell."""
@@ -181,16 +185,17 @@ class Bench:
         """A model of stable-worldmodel, trained for as long as ours, and on as many samples."""
         robot, task = cell.split(":")
         contract = load_contract(robot)
-        data = open_dataset(self._data(contract, task))
-        training, _ = data.split(VALIDATION_SHARE)
+        data = self._data(contract, task)
+        training, _ = open_dataset(data).split(VALIDATION_SHARE)
         goals = min(self._goals, PEER_GOALS)
         for seed in range(self._seeds):
+            bundle = self._bundle(contract, data, self._config(seed), f"{robot}_{task}_{seed}")
+            seconds = sum(bundle.manifest["results"]["seconds"].values())
             config = self._config(seed).jepa
-            ours = load_checkpoint(self._folder / f"run_{robot}_{task}_{seed}").record["results"]
             begin = time.monotonic()
             train_peer(peer, training, seed, config.batch, TIMED_STEPS)
             step = (time.monotonic() - begin) / TIMED_STEPS
-            budgets = {"time": round(sum(ours["seconds"].values()) / step)}
+            budgets = {"time": max(1, round(seconds / step))}
             if seed < SLOW_SEEDS:
                 budgets["samples"] = config.iterations
             for budget, steps in budgets.items():
@@ -209,8 +214,8 @@ class Bench:
 
     def _config(self, seed: int) -> TrainConfig:
         config = TrainConfig(seed=seed)
-        if self.iterations:
-            jepa = dataclasses.replace(config.jepa, iterations=self.iterations, batch=8)
+        if self._iterations:
+            jepa = dataclasses.replace(config.jepa, iterations=self._iterations, batch=8)
             few = dataclasses.replace(config.distill, decisions=20, rounds=1, iterations=50)
             config = dataclasses.replace(config, jepa=jepa, distill=few)
         return config
@@ -220,7 +225,7 @@ class Bench:
         if not path.exists():
             self._folder.mkdir(parents=True, exist_ok=True)
             begin = time.monotonic()
-            count = collect(ArmSource(contract, task), path, self.transitions, 0, processes=2)
+            count = collect(ArmSource(contract, task), path, self._transitions, 0, processes=2)
             seconds = time.monotonic() - begin
             print(f"{path}: {count / seconds:.0f} transitions/s", flush=True)
         return path
