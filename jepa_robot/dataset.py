@@ -347,6 +347,15 @@ def write_dataset(
     return rows
 
 
+def dataset_bytes(about: About, episodes: Iterable[Mapping[str, np.ndarray]]) -> bytes:
+    """A small file, made in memory: HDF5 itself, on a full disk, takes the process down with it."""
+    with h5py.File("memory", "w", driver="core", backing_store=False) as file:
+        file.attrs["about"] = about.to_json()
+        _append(file, episodes)
+        file.flush()
+        return file.id.get_file_image()
+
+
 def read_episodes(path: str | Path, columns: Sequence[str] = ()) -> Iterator[dict[str, np.ndarray]]:
     """The episodes of a file, one after the other, as they are: memory holds one at a time.
 

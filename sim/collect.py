@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import importlib.metadata
 import itertools
 import json
@@ -26,6 +27,7 @@ from jepa_robot.dataset import (
     About,
     InvalidDataset,
     check_interface,
+    dataset_bytes,
     read_about,
     read_episodes,
     write_dataset,
@@ -194,6 +196,7 @@ def collect(
                 done += len(columns["action"]) - 1
                 if progress is not None:
                     progress(min(done, transitions), transitions)
+        parts.check_space(path, numbers)
     run = {
         "command": command,
         "seed": seed,
@@ -307,11 +310,24 @@ class _Parts:
         return self._file(number).exists()
 
     def put(self, number: int, columns: Columns) -> None:
-        write_dataset(self._file(number), self._about, [columns])
+        write_atomically(self._file(number), dataset_bytes(self._about, [columns]))
 
     def steps(self, number: int) -> int:
         episodes = self.episodes([number], ["action"])
         return sum(len(columns["action"]) - 1 for columns in episodes)
+
+    def check_space(self, path: Path, numbers: Sequence[int]) -> None:
+        """Whether a file of these episodes, and of those that it has, can be written.
+
+        Raises:
+            OSError: it cannot.
+        """
+        old = [path] if path.exists() else []
+        wanted = sum(file.stat().st_size for file in [*old, *map(self._file, numbers)])
+        free = shutil.disk_usage(path.parent).free
+        if free < wanted:
+            text = f"{free} bytes are free, expected about {wanted}"
+            raise OSError(errno.ENOSPC, text, str(path))
 
     def episodes(self, numbers: Sequence[int], columns: Sequence[str] = ()) -> Iterator[Columns]:
         for number in numbers:

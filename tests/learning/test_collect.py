@@ -140,6 +140,17 @@ def test_a_recording_that_was_stopped_goes_on_where_it_was(tmp_path):
     np.testing.assert_array_equal(actions(path), actions(whole))
 
 
+def test_a_disk_too_full_for_the_file_is_named_and_episodes_stay(tmp_path, monkeypatch):
+    path, none = tmp_path / "data.h5", type("Usage", (), {"free": 1000})
+    with monkeypatch.context() as full:
+        full.setattr(collecting.shutil, "disk_usage", lambda folder: none)
+        with pytest.raises(OSError, match=r"1000 bytes are free.*finished episodes are kept"):
+            collect(CheapSource(), path, 50, seed=3)
+    assert not path.exists()
+    collect(CheapSource(fails_at=0), path, 50, seed=3)
+    assert open_dataset(path).transitions >= 50
+
+
 def test_what_another_command_left_is_not_mixed_in(tmp_path):
     path = tmp_path / "data.h5"
     with pytest.raises(OSError, match="No space left"):
