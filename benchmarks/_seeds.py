@@ -37,10 +37,14 @@ class Results:
         Args:
             medians: by the name under which a figure was kept, what it is called, and its unit.
         """
-        kept = [json.loads(path.read_text()) for path in sorted(self._folder.glob("result_*.json"))]
+        kept = [json.loads(path.read_text()) for path in self._folder.glob("result_*.json")]
         rows = []
-        for cell, policy in dict.fromkeys((one["cell"], one["policy"]) for one in kept):
+        for cell, policy in sorted(
+            {(one["cell"], one["policy"]) for one in kept},
+            key=lambda pair: (not pair[0].endswith(":reach"), *pair),
+        ):
             some = [one for one in kept if (one["cell"], one["policy"]) == (cell, policy)]
+            some.sort(key=lambda one: one["seed"])
             name, seeds = f"{cell}: {policy}", f"{len(some)} seed(s)"
             ends = [np.array(one["successes"]) for one in some]
             rate = 100 * float(np.mean(np.concatenate(ends)))
