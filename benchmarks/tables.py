@@ -96,7 +96,8 @@ def _optional(row: dict[str, str] | None) -> str:
 
 def _value(row: dict[str, str]) -> str:
     value = float(row["value"])
-    return f"{value:.0f} {row['unit']}" if value >= 100 else f"{value:.3g} {row['unit']}"
+    text = f"{value:.0f} {row['unit']}" if value >= 100 else f"{value:.3g} {row['unit']}"
+    return text.rstrip()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import torch
 import typer
-from _peers import PEERS, PeerRunner, train_peer
+from _peers import PEERS, SIGREG, PeerRunner, train_peer
 from _report import Report, Row
 from _seeds import Results
 
@@ -34,6 +34,7 @@ from jepa_robot.learning.distill import clone_behaviour
 from jepa_robot.learning.doctor_gauges import measure_latents
 from jepa_robot.learning.encoded import encode
 from jepa_robot.learning.export import export, write_bundle
+from jepa_robot.learning.jepa import JEPAConfig
 from jepa_robot.learning.pipeline import VALIDATION_SHARE, TrainConfig, train_all
 from jepa_robot.models import Bundle
 from jepa_robot.modules.configurator import load_task
@@ -52,13 +53,14 @@ CELLS = (
 )
 # What is trained in place of the JEPA's whole loss, around the same encoder and predictor: all but
 # one way to prevent collapse left out, and the losses of LeWM (le-wm.github.io) and PLDM
-# (arXiv:2502.14819) at stable-worldmodel's weights, without PLDM's terms over time.
+# (arXiv:2502.14819) at stable-worldmodel's weights, without PLDM's terms over time. SIGReg grows
+# with the batch there, and is divided by that here.
 ALONE = {"inverse": 0.0, "linearity": 0.0}
 LOSSES: dict[str, dict] = {
     **{f"{name} alone": {"prevention": name, **ALONE} for name in PREVENTIONS},
     "LeWM's loss": {
         "prevention": "sigreg",
-        "prevention_settings": PreventionConfig(sigreg=0.09),
+        "prevention_settings": PreventionConfig(sigreg=SIGREG * JEPAConfig.batch),
         "prediction": 1.0,
         **ALONE,
     },
