@@ -8,9 +8,9 @@ from pathlib import Path
 from _report import RESULTS
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from tables import POLICIES
 
 PICTURE = Path(__file__).parents[1] / "docs" / "worldmodel.png"
-POLICIES = ("random", "hold", "blind", "behaviour cloning", "mode 1", "mode 2", "oracle")
 LEARNED = ("behaviour cloning", "mode 1", "mode 2")
 INK, PALE = "#1f5fa8", "#b8c4d0"
 SUCCESS = "success"

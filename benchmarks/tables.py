@@ -15,8 +15,6 @@ SHOWN = (
     "age at image, median",
     "image to command_echo",
 )
-
-
 # In this order; the rest of the honest table is in a table of its own.
 POLICIES = ("random", "hold", "blind", "behaviour cloning", "mode 1", "mode 2", "oracle")
 

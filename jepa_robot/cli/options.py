@@ -22,8 +22,8 @@ Randomise = Annotated[
     typer.Option(
         min=0,
         max=1,
-        help="How much colours, light, cameras, friction, mass and latency vary from episode to "
-        "episode: 0 for nominal, to 1.",
+        help="How much colours, light, cameras, friction, mass and (recorded) latency vary from "
+        "episode to episode: 0 for nominal, to 1.",
     ),
 ]
 Json = Annotated[

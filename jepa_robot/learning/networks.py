@@ -51,7 +51,6 @@ class AgentShape:
                 f"{SMALLEST_IMAGE} pixels"
             )
         object.__setattr__(self, "image_size", size)
-
         if self.latent % self.history:
             raise ValueError(
                 f"shape.latent is {self.latent}, expected a multiple of the history, {self.history}"

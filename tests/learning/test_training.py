@@ -221,6 +221,18 @@ def test_a_bad_setting_is_named(override, text):
         configure(TrainConfig, None, [override])
 
 
+@pytest.mark.parametrize("prevention", ["vicreg", "byol"])
+def test_collapse_is_prevented_of_embeddings_and_their_changes_are_predicted(small, prevention):
+    data, config = open_dataset(small), JEPAConfig(**TINY, history=2, prevention=prevention)
+    model, sizes = JEPA(new_agent(data, config), config), []
+    model.prevention.register_forward_hook(lambda _, args, out: sizes.extend(args))
+    losses = model.losses(*Batches(data, 4, 3, 2, seed=0)[0])
+    assert model.agent.shape.latent == 8
+    assert [part.shape[-1] for part in sizes] == [4, 4, 4]
+    assert model.agent.control.out_features == 4
+    assert losses["prediction"] > 0
+
+
 def test_memory_that_was_freed_is_used_again(small):
     train_jepa(open_dataset(small), JEPAConfig(**TINY))
     torch.ones(1 << 20)
