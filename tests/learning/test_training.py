@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 
@@ -221,7 +220,7 @@ def test_a_bad_setting_is_named(override, text):
         configure(TrainConfig, None, [override])
 
 
-@pytest.mark.parametrize("prevention", ["vicreg", "byol"])
+@pytest.mark.parametrize("prevention", ["vicreg", "barlow_twins"])
 def test_collapse_is_prevented_of_embeddings_and_their_changes_are_predicted(small, prevention):
     data, config = open_dataset(small), JEPAConfig(**TINY, history=2, prevention=prevention)
     model, sizes = JEPA(new_agent(data, config), config), []
@@ -231,12 +230,3 @@ def test_collapse_is_prevented_of_embeddings_and_their_changes_are_predicted(sma
     assert [part.shape[-1] for part in sizes] == [4, 4, 4]
     assert model.agent.control.out_features == 4
     assert losses["prediction"] > 0
-
-
-def test_memory_that_was_freed_is_used_again(small):
-    train_jepa(open_dataset(small), JEPAConfig(**TINY))
-    torch.ones(1 << 20)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(50):
-        torch.ones(1 << 20)  # 1024 pages
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 10_000
