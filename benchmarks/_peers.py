@@ -75,19 +75,21 @@ def make_peer(name: str, side: int, actions: int) -> nn.Module:
     )
 
 
-def train_peer(name: str, data: Dataset, seed: int, batch: int, steps: int) -> nn.Module:
+def train_peer(
+    name: str, data: Dataset, seed: int, batch: int, steps: int, device: str = "cpu"
+) -> nn.Module:
     """Train for so many steps, along the same schedule of the learning rate as ours."""
     from stable_worldmodel.wm.loss import PLDMLoss, SIGReg
 
     torch.manual_seed(seed)
     side = data.image_size[1] * data.cameras
-    model = make_peer(name, side, data.columns["action"].shape[1])
-    regularizer = SIGReg() if name == "LeWM" else PLDMLoss()
+    model = make_peer(name, side, data.columns["action"].shape[1]).to(device)
+    regularizer = (SIGReg() if name == "LeWM" else PLDMLoss()).to(device)
     batches = Batches(data, batch, HISTORY, 1, seed)
     optimizer = Optimizer(model.parameters(), steps, LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     model.train()
     for step in range(steps):
-        images, _, actions = batches[step]
+        images, _, actions = (part.to(device) for part in batches[step])
         seen = model.encode({"pixels": as_pixels(images), "action": actions})
         latents = seen["emb"]
         predicted = model.predict(latents[:, :HISTORY], seen["act_emb"])
@@ -107,7 +109,7 @@ def as_pixels(images: Tensor) -> Tensor:
     The cameras side by side, stretched to a square: their vision transformer takes nothing else.
     """
     strip = torch.cat(images.unbind(dim=2), dim=3).flatten(0, 1).permute(0, 3, 1, 2) / 255.0
-    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (MEAN, STD))
+    mean, std = (torch.tensor(value, device=strip.device).view(3, 1, 1) for value in (MEAN, STD))
     side = strip.shape[-1]
     square = functional.interpolate((strip - mean) / std, (side, side), mode="bilinear")
     return square.unflatten(0, images.shape[:2])
@@ -126,6 +128,7 @@ class PeerRunner:
     ) -> None:
         self.judge = judge
         self._model, self._size, self._config = model, image_size, planner
+        self._device = next(model.parameters()).device
         self._cameras = contract.interface()["cameras"]
         self._actions = contract.actions.size
         self._world = ArmWorld(contract, judge)
@@ -156,11 +159,13 @@ class PeerRunner:
     def _cost(self, known: dict[str, Tensor], past: np.ndarray, plans: np.ndarray) -> np.ndarray:
         """The model's own cost ``[N]`` of what was done and plans ``[N, H, A]``."""
         done = np.broadcast_to(past, (len(plans), *past.shape))
-        sequences = torch.from_numpy(np.concatenate([done, plans], axis=1))[None]
-        info = {**known, "action": torch.zeros(1, 1, *past.shape)}  # they want one, and replace it
-        return self._model.get_cost(info, sequences)[0].numpy()
+        sequences = torch.from_numpy(np.concatenate([done, plans], axis=1))[None].to(self._device)
+        unused = torch.zeros(
+            1, 1, *past.shape, device=self._device
+        )  # they want one, and replace it
+        return self._model.get_cost({**known, "action": unused}, sequences)[0].cpu().numpy()
 
     def _pixels(self, frames: Iterable[list[np.ndarray]]) -> Tensor:
         """``[1, 1, T, 3, cameras * w, cameras * w]``"""
         pictures = [preprocess(images, self._cameras, self._size) for images in frames]
-        return as_pixels(torch.from_numpy(np.stack(pictures))[None])[:, None]
+        return as_pixels(torch.from_numpy(np.stack(pictures))[None].to(self._device))[:, None]

@@ -20,7 +20,10 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement; ``low`` and ``high`` bound it with 95 % confidence where that is known."""
+    """One measurement; ``low`` and ``high`` bound it with 95 % confidence where that is known.
+
+    ``machine`` is where it was measured, if not here.
+    """
 
     metric: str
     value: float
@@ -29,6 +32,7 @@ class Row:
     n: int = 1
     low: float | None = None
     high: float | None = None
+    machine: str = ""
 
 
 class Report:
@@ -45,24 +49,57 @@ class Report:
             f"{row.metric:55} {row.value:9.4g} {row.unit}{interval}  n={row.n}{against}", flush=True
         )
 
-    def write(self, full: bool, json_file: Path | None) -> None:
-        """Write JSON if asked for, and the committed CSV after a full run."""
+    def write(self, full: bool, json_file: Path | None, merge: bool = False) -> None:
+        """Write JSON if asked for, and the committed CSV after a full run.
+
+        Args:
+            full: it was one.
+            json_file: where JSON goes.
+            merge: rows of the committed CSV stay where nothing was measured of what stands before
+                their last colon, or less of it.
+        """
         about = {
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
             "commit": _commit(),
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU used",
             "command": " ".join(["jepa-robot bench", Path(sys.argv[0]).stem, *_measured_with()]),
         }
-        rows = [asdict(row) for row in self._rows]
+        rows = [{**asdict(row), "machine": row.machine or machine()} for row in self._rows]
         if json_file is not None:
             write_atomically(json_file, json.dumps({**about, "rows": rows}, indent=2) + "\n")
         if full:
             RESULTS.mkdir(exist_ok=True)
+            path = RESULTS / f"{self._name}.csv"
+            rows = [{**row, **about} for row in rows]
+            if merge and path.exists():
+                with path.open(newline="") as stream:
+                    rows = merged(list(csv.DictReader(stream)), rows)
             text = io.StringIO()
-            writer = csv.DictWriter(text, [*rows[0], *about], lineterminator="\n")
+            fields = [*Row.__dataclass_fields__, *about]
+            writer = csv.DictWriter(text, fields, lineterminator="\n")
             writer.writeheader()
-            writer.writerows({**row, **about} for row in rows)
-            write_atomically(RESULTS / f"{self._name}.csv", text.getvalue())
+            writer.writerows(rows)
+            write_atomically(path, text.getvalue())
+
+
+def merged(old: list[dict], new: list[dict]) -> list[dict]:
+    """Old rows, or new ones where those are of as much, by what stands before the last colon."""
+    groups = _groups(old)
+    for name, rows in _groups(new).items():
+        if name not in groups or int(rows[0]["n"]) >= int(groups[name][0]["n"]):
+            groups[name] = rows
+    return [row for name in sorted(groups) for row in groups[name]]
+
+
+def _groups(rows: list[dict]) -> dict[str, list[dict]]:
+    groups: dict[str, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(row["metric"].rpartition(": ")[0], []).append(row)
+    return groups
+
+
+def machine(gpu: str = "") -> str:
+    """This one, in words."""
+    return f"{os.cpu_count()} cores, {platform.machine()}, {gpu or 'no GPU used'}"
 
 
 def _measured_with() -> list[str]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from _report import Row
+from _report import Row, machine
 
 from jepa_robot.evaluation import wilson_interval
 from jepa_robot.files import write_atomically
@@ -27,6 +27,7 @@ class Results:
         """Keep whether each goal was reached, and other figures by name."""
         about = {"cell": cell, "policy": policy, "seed": seed}
         self._folder.mkdir(parents=True, exist_ok=True)
+        about["machine"] = machine()
         content = {**about, "successes": [bool(success) for success in successes], **more}
         write_atomically(self._file(cell, policy, seed), json.dumps(content) + "\n")
         print(f"{cell}: {policy}, seed {seed}: {100 * np.mean(successes):.0f} %", flush=True)
@@ -39,22 +40,20 @@ class Results:
         """
         kept = [json.loads(path.read_text()) for path in self._folder.glob("result_*.json")]
         rows = []
-        for cell, policy in sorted(
-            {(one["cell"], one["policy"]) for one in kept},
-            key=lambda pair: (not pair[0].endswith(":reach"), *pair),
-        ):
+        for cell, policy in sorted({(one["cell"], one["policy"]) for one in kept}):
             some = [one for one in kept if (one["cell"], one["policy"]) == (cell, policy)]
             some.sort(key=lambda one: one["seed"])
             name, seeds = f"{cell}: {policy}", f"{len(some)} seed(s)"
             ends = [np.array(one["successes"]) for one in some]
             rate = 100 * float(np.mean(np.concatenate(ends)))
             count = sum(map(len, ends))
-            rows.append(Row(f"{name}: success", rate, "%", seeds, count, *interval(ends)))
+            where = " and ".join(sorted({one["machine"] for one in some}))
+            rows.append(Row(f"{name}: success", rate, "%", seeds, count, *interval(ends), where))
             for key, (title, unit) in medians.items():
                 values = [np.ravel(one[key]) for one in some if one.get(key) is not None]
                 if values:
                     value = float(np.median(np.concatenate(values)))
-                    rows.append(Row(f"{name}: {title}", value, unit, seeds, count))
+                    rows.append(Row(f"{name}: {title}", value, unit, seeds, count, machine=where))
         return rows
 
     def _file(self, cell: str, policy: str, seed: int) -> Path:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
-from _report import RESULTS
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from tables import POLICIES
+from tables import POLICIES, read_cells
 
 PICTURE = Path(__file__).parents[1] / "docs" / "worldmodel.png"
 LEARNED = ("behaviour cloning", "mode 1", "mode 2")
@@ -18,12 +16,10 @@ SUCCESS = "success"
 
 def main() -> None:
     """One panel a scene and arm, one bar a policy."""
-    with (RESULTS / "worldmodel.csv").open(newline="") as stream:
-        rows = [[*row["metric"].split(": "), row] for row in csv.DictReader(stream)]
-    cells: dict[str, dict[str, dict]] = {}
-    for cell, policy, title, row in rows:
-        if title == SUCCESS and policy in POLICIES:
-            cells.setdefault(cell, {})[policy] = row
+    cells = {
+        cell: {name: rows[SUCCESS] for name, rows in policies.items() if name in POLICIES}
+        for cell, policies in read_cells("worldmodel").items()
+    }
     figure = Figure(figsize=(3.0 * len(cells), 2.9), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     for index, (cell, policies) in enumerate(cells.items()):

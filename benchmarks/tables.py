@@ -23,13 +23,19 @@ def main() -> None:
     """Print them."""
     agent_and_faults()
     for name in ("worldmodel", "environments"):
-        with (RESULTS / f"{name}.csv").open(newline="") as stream:
-            cells: dict[str, dict[str, dict]] = {}
-            for row in csv.DictReader(stream):
-                cell, policy, title = row["metric"].split(": ")
-                cells.setdefault(cell, {}).setdefault(policy, {})[title] = row
+        cells = read_cells(name)
         successes(cells)
         others(cells)
+
+
+def read_cells(name: str) -> dict[str, dict[str, dict[str, dict]]]:
+    """Rows of a results file by cell, policy and title; reach first."""
+    cells: dict[str, dict[str, dict]] = {}
+    with (RESULTS / f"{name}.csv").open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            cell, policy, title = row["metric"].split(": ")
+            cells.setdefault(cell, {}).setdefault(policy, {})[title] = row
+    return dict(sorted(cells.items(), key=lambda item: not item[0].endswith(":reach")))
 
 
 def successes(cells: dict[str, dict[str, dict]]) -> None:

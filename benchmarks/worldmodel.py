@@ -2,12 +2,14 @@
 
 `jepa-robot bench worldmodel` records, trains (several seeds) and judges on goals that nobody has
 seen. It takes hours; what is done is kept under runs/worldmodel and not done again, so it can be
-stopped at any time, and `--cell panda:reach` does one cell. Rows of what is there are written.
+stopped at any time, and `--cell panda:reach` does one cell. Rows of what is there are written, and
+committed rows stay where less was measured.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shutil
 import time
 from collections.abc import Sequence
@@ -17,7 +19,7 @@ from typing import Annotated
 import torch
 import typer
 from _peers import PEERS, SIGREG, PeerRunner, train_peer
-from _report import Report, Row
+from _report import Report, Row, machine
 from _seeds import Results
 
 from jepa_robot.dataset import open_dataset
@@ -72,13 +74,13 @@ LOSSES: dict[str, dict] = {
     },
 }
 RUNS = Path("runs/worldmodel")
-SEEDS = 3
+SEEDS = range(3)
 GOALS = 100
 TEST_SEED = 5000  # of the goals; what was tuned was tuned on others
 TIMED_STEPS = 10  # of a peer's training, to know how many take as long as ours
-SLOW_SEEDS = 1  # of a peer that is trained on as many samples as ours, which takes long
+EQUAL = ("time", "samples")  # what a peer gets as much of as ours
 LOSS_ITERATIONS, LOSS_GOALS = 600, 50  # of other losses: half the steps, half the goals
-PEER_GOALS = 40  # as their decisions take long
+PEER_GOALS = 40  # as their decisions take long without a GPU
 FIGURES = {
     "distances": ("distance", "cm"),
     "decision_ms": ("a decision", "ms"),
@@ -99,10 +101,12 @@ def main(
     peers: Annotated[
         bool, typer.Option("--peers", help="Models of stable-worldmodel, likewise.")
     ] = False,
+    equal: Annotated[list[str] | None, typer.Option(help="Peers' time or samples; repeat.")] = None,
+    device: Annotated[str, typer.Option(help="What peers of equal samples run on.")] = "cpu",
     report: Annotated[
         bool, typer.Option("--report", help="Measure nothing, write what was kept.")
     ] = False,
-    seeds: Annotated[int, typer.Option(help="Training seeds.")] = SEEDS,
+    seed: Annotated[list[int] | None, typer.Option(help="A training seed; repeat it.")] = None,
     transitions: int = 30_000,
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
 ) -> None:
@@ -110,7 +114,7 @@ def main(
     folder = RUNS / "quick" if quick else RUNS
     if quick:
         shutil.rmtree(folder, ignore_errors=True)
-    size = (1, 5, 1000, 50) if quick else (seeds, GOALS, transitions, 0)
+    size = ([0], 5, 1000, 50) if quick else (seed or SEEDS, GOALS, transitions, 0)
     bench = Bench(folder, *size)
     cells = [] if report else cell or CELLS[: 1 if quick or ablation or peers else None]
     for name in cells:
@@ -118,21 +122,26 @@ def main(
             for loss in LOSSES:
                 bench.ablate(name, loss)
         elif peers:
-            for peer in PEERS:
-                bench.compare(name, peer)
+            for peer, budget in itertools.product(PEERS, equal or EQUAL):
+                bench.compare(name, peer, budget, device)
         else:
             bench.run(name)
     written = Report("worldmodel")
     for row in bench.rows():
         written.add(row)
-    written.write(full=not quick, json_file=json_file)
+    written.write(full=not quick, json_file=json_file, merge=True)
 
 
 class Bench:
     """Results by cell, policy and training seed, each kept in a file."""
 
     def __init__(
-        self, folder: Path, seeds: int, goals: int, transitions: int, iterations: int
+        self,
+        folder: Path,
+        seeds: Sequence[int],
+        goals: int,
+        transitions: int,
+        iterations: int,
     ) -> None:
         self._folder, self._seeds, self._goals = folder, seeds, goals
         self._transitions, self._iterations = transitions, iterations  # 0: the default
@@ -143,7 +152,7 @@ class Bench:
         robot, task = cell.split(":")
         contract = load_contract(robot)
         data = self._data(contract, task)
-        for seed in range(self._seeds):
+        for seed in self._seeds:
             config = self._config(seed)
             bundle = self._bundle(contract, data, config, f"{robot}_{task}_{seed}")
             goal = "image" if task == "reach" else "position"
@@ -165,7 +174,7 @@ class Bench:
         robot, task = cell.split(":")
         contract = load_contract(robot)
         data = self._data(contract, task)
-        for seed in range(self._seeds):
+        for seed in self._seeds:
             config = self._config(seed)
             iterations = min(config.jepa.iterations, LOSS_ITERATIONS)
             jepa = dataclasses.replace(config.jepa, iterations=iterations, **LOSSES[loss])
@@ -183,32 +192,42 @@ class Bench:
             goals = min(self._goals, LOSS_GOALS)
             self._judge(cell, policy, seed, contract, bundle, "2", "image", goals, **figures)
 
-    def compare(self, cell: str, peer: str) -> None:
-        """A model of stable-worldmodel, trained for as long as ours, and on as many samples."""
+    def compare(self, cell: str, peer: str, budget: str, device: str) -> None:
+        """A model of stable-worldmodel, trained for as long as ours, or on as many samples."""
         robot, task = cell.split(":")
         contract = load_contract(robot)
         data = self._data(contract, task)
         training, _ = open_dataset(data).split(VALIDATION_SHARE)
-        goals = min(self._goals, PEER_GOALS)
-        for seed in range(self._seeds):
-            bundle = self._bundle(contract, data, self._config(seed), f"{robot}_{task}_{seed}")
-            seconds = sum(bundle.manifest["results"]["seconds"].values())
+        policy = f"{peer}, equal {budget}"
+        where = device if budget == "samples" else "cpu"
+        gpu = "" if where == "cpu" else torch.cuda.get_device_name()
+        goals = self._goals if gpu else min(self._goals, PEER_GOALS)
+        for seed in self._seeds:
+            if self._results.has(cell, policy, seed):
+                continue
             config = self._config(seed).jepa
+            steps = config.iterations
+            if budget == "time":
+                steps = self._steps_in_our_time(cell, peer, contract, data, seed)
+            print(f"{policy}, seed {seed}: {steps} steps", flush=True)
             begin = time.monotonic()
-            train_peer(peer, training, seed, config.batch, TIMED_STEPS)
-            step = (time.monotonic() - begin) / TIMED_STEPS
-            budgets = {"time": max(1, round(seconds / step))}
-            if seed < SLOW_SEEDS:
-                budgets["samples"] = config.iterations
-            for budget, steps in budgets.items():
-                policy = f"{peer}, equal {budget}"
-                if self._results.has(cell, policy, seed):
-                    continue
-                print(f"{policy}, seed {seed}: {steps} steps of {step:.2f} s", flush=True)
-                model = train_peer(peer, training, seed, config.batch, steps)
-                judge, episodes = sample_episodes(contract, task, goals, TEST_SEED)
-                runner = PeerRunner(contract, model, judge, training.image_size, CEMConfig())
-                self._keep(cell, policy, seed, contract, runner, episodes, steps=steps)
+            model = train_peer(peer, training, seed, config.batch, steps, where)
+            minutes = (time.monotonic() - begin) / 60
+            judge, episodes = sample_episodes(contract, task, goals, TEST_SEED)
+            runner = PeerRunner(contract, model, judge, training.image_size, CEMConfig())
+            more = {"steps": steps, "minutes": minutes, "machine": machine(gpu)}
+            self._keep(cell, policy, seed, contract, runner, episodes, **more)
+
+    def _steps_in_our_time(
+        self, cell: str, peer: str, contract: RobotContract, data: Path, seed: int
+    ) -> int:
+        name = f"{contract.name}_{cell.split(':')[1]}_{seed}"
+        bundle = self._bundle(contract, data, self._config(seed), name)
+        seconds = sum(bundle.manifest["results"]["seconds"].values())
+        training, _ = open_dataset(data).split(VALIDATION_SHARE)
+        begin = time.monotonic()
+        train_peer(peer, training, seed, self._config(seed).jepa.batch, TIMED_STEPS)
+        return max(1, round(seconds * TIMED_STEPS / (time.monotonic() - begin)))
 
     def rows(self) -> list[Row]:
         """Of everything that was kept."""
@@ -270,7 +289,7 @@ class Bench:
         mode: str,
         goal: str,
         goals: int = 0,
-        **more: float,
+        **more: float | str,
     ) -> None:
         if self._results.has(cell, policy, seed):
             return
@@ -287,7 +306,7 @@ class Bench:
         contract: RobotContract,
         runner: Runner,
         episodes: Sequence[Episode],
-        **more: float,
+        **more: float | str,
     ) -> None:
         try:
             result = evaluate(runner, contract, episodes, TEST_SEED)
