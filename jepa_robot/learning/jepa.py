@@ -5,6 +5,10 @@
 The latents are both input and target; R, from `jepa_robot.energy`, keeps them from collapsing, and
 says whether gradients flow into the targets. L_lin (`linearity_loss`) makes the latent distance a
 good cost: without it a few goals are behind a local minimum.
+
+Where goals are about more than the joints tell (an object), R sees what is left of an embedding
+when what the joints explain is taken away. Else the arm, which moves in every picture and is easy
+to predict, fills the embedding, and the object is lost.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from jepa_robot.learning.predictors import PredictorConfig
 # Of the convolutions, in training only; auto is bfloat16 where the processor computes in it.
 PRECISIONS = ("float32", "bfloat16", "auto")
 WEIGHTS = ("prediction", "proprioception", "inverse", "linearity", "rate")
+SEEN = ("auto", "embedding", "residual")  # by what prevents collapse
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class JEPAConfig:
     0 for 1 where joint velocities are measured, else 2. ``z``: size of the latent variable that
     holds what cannot be predicted, 0 for a deterministic model; ``rate`` weighs what it may hold.
     ``prevention``: what keeps the embeddings from collapsing, with ``prevention_settings``.
+    ``prevention_sees``: all of an embedding, or its ``residual``, what joints do not explain;
+    ``auto`` is for `train_all` to choose, and the embedding without it.
     """
 
     latent_size: int = 16
@@ -48,6 +55,7 @@ class JEPAConfig:
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     prevention: str = "vicreg"
     prevention_settings: PreventionConfig = field(default_factory=PreventionConfig)
+    prevention_sees: str = "auto"
     horizon: int = 5
     batch: int = 48
     iterations: int = 1200
@@ -65,6 +73,7 @@ class JEPAConfig:
         one = dict.fromkeys(("latent_size", "horizon", "batch", "iterations"), 1)
         check_whole(self, "jepa", {**one, "history": 0, "z": 0, "seed": 0})
         check_choice(self.prevention, "jepa.prevention", PREVENTIONS)
+        check_choice(self.prevention_sees, "jepa.prevention_sees", SEEN)
         check_choice(self.precision, "jepa.precision", PRECISIONS)
         for name in (*WEIGHTS, "learning_rate", "weight_decay"):
             value = getattr(self, name)
@@ -86,6 +95,9 @@ class JEPA(lightning.LightningModule):
         self.average = None
         if self.prevention.targets == "average":
             self.average = MovingAverage(agent.encoder, config.prevention_settings.decay)
+        self.explained = None
+        if config.prevention_sees == "residual" and shape.proprioception:
+            self.explained = mlp(shape.proprioception, 128, shape.embedding)
         self.inference = None
         if shape.z:
             self.inference = mlp(2 * shape.latent + shape.actions, 128, 2 * shape.z)
@@ -133,8 +145,12 @@ class JEPA(lightning.LightningModule):
         states = agent.rollout(state, actions, z)
         target = self._targets(images, latents)
         embedding = agent.shape.embedding
-        embedded = (latents, states[..., joints:], target)
-        losses["prevention"] = prevention(*(part[..., :embedding] for part in embedded))
+        embedded = [part[..., :embedding] for part in (latents, states[..., joints:], target)]
+        if self.explained is not None:
+            explained = self.explained(agent.predictor.scale(proprioception))
+            losses["explained"] = functional.mse_loss(explained, embedded[0].detach())
+            embedded = [part - explained.detach()[:, -part.shape[1] :] for part in embedded]
+        losses["prevention"] = prevention(*embedded)
         if not prevention.prediction_trains_encoder:
             states, target = agent.rollout(state.detach(), actions, z), seen[:, 1:]
         known = embedding if prevention.replaces_prediction else 0

@@ -21,7 +21,12 @@ from jepa_robot.learning.encoded import encode, prediction_ratio
 from jepa_robot.learning.export import write_bundle
 from jepa_robot.learning.jepa import JEPAConfig, history_for
 from jepa_robot.learning.networks import Agent
-from jepa_robot.learning.readout import readout_quality, train_goal_encoder, train_readout
+from jepa_robot.learning.readout import (
+    explained_by_joints,
+    readout_quality,
+    train_goal_encoder,
+    train_readout,
+)
 from jepa_robot.learning.training import Devices, train_jepa
 from jepa_robot.models import Bundle
 from jepa_robot.modules.cost import POSITION_UNIT
@@ -29,6 +34,7 @@ from jepa_robot.robot.contract import RobotContract
 
 MAX_LABELS = 500
 VALIDATION_SHARE = 0.05
+EXPLAINED = 0.9  # R² from which on joints tell what goals are about
 DECISIONS_A_STEP = 10  # of the planner take about as long as a step of the JEPA
 CONFIG = "config.yaml"
 
@@ -132,8 +138,10 @@ def _train(
     seconds, metrics = {}, {}
 
     begin = time.monotonic()
+    jepa = dataclasses.replace(config.jepa, prevention_sees=prevention_sees(training, config))
+    config = dataclasses.replace(config, jepa=jepa)
     agent, figures = train_jepa(
-        training, config.jepa, folder, devices, lambda done, _: report(done, total)
+        training, jepa, folder, devices, lambda done, _: report(done, total)
     )
     seconds["jepa"] = time.monotonic() - begin
 
@@ -183,6 +191,17 @@ def _train(
             "results": results,
         },
     )
+
+
+def prevention_sees(data: Dataset, config: TrainConfig) -> str:
+    """``auto`` resolved: the residual where goals are about what joints do not tell."""
+    goal = data.about.goal
+    if config.jepa.prevention_sees != "auto":
+        return config.jepa.prevention_sees
+    if goal not in data.columns or "proprio" not in data.columns:
+        return "embedding"
+    share = explained_by_joints(data, goal, config.labels, config.seed)
+    return "embedding" if share > EXPLAINED else "residual"
 
 
 def _goal_unit(agent: Agent, interface: dict) -> float:

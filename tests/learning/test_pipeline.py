@@ -1,11 +1,16 @@
 """All stages of training in a row, as `jepa-robot train` runs them."""
 
-import pytest
+import dataclasses
 
+import numpy as np
+import pytest
+import torch
+
+from jepa_robot.learning.batches import Batches
 from jepa_robot.learning.distill import DistillConfig
 from jepa_robot.learning.export import export
-from jepa_robot.learning.jepa import JEPAConfig
-from jepa_robot.learning.pipeline import TrainConfig, train_all
+from jepa_robot.learning.jepa import JEPA, JEPAConfig, new_agent
+from jepa_robot.learning.pipeline import TrainConfig, prevention_sees, train_all
 from jepa_robot.learning.predictors import PredictorConfig
 from jepa_robot.models import Bundle
 
@@ -59,3 +64,33 @@ def test_missing_data_is_named(contract, tmp_path):
     with pytest.raises(FileNotFoundError, match="expected a recording made by collect"):
         train_all(tmp_path / "nothing", tmp_path / "run", contract, MOMENT)
     assert not list(tmp_path.iterdir())
+
+
+def test_collapse_is_prevented_of_what_joints_do_not_tell_where_goals_are_about_that(data):
+    assert prevention_sees(data, MOMENT) == "embedding"  # joints tell where the hand is
+    luck = np.random.default_rng(0).normal(size=(len(data.columns["action"]), 3))
+    other = dataclasses.replace(
+        data,
+        about=dataclasses.replace(data.about, goal="luck"),
+        columns={**data.columns, "luck": luck.astype(np.float32)},
+    )
+    assert prevention_sees(other, MOMENT) == "residual"
+    chosen = dataclasses.replace(MOMENT.jepa, prevention_sees="embedding")
+    assert prevention_sees(other, dataclasses.replace(MOMENT, jepa=chosen)) == "embedding"
+
+
+def test_a_residual_is_free_of_what_joints_explain(data):
+    config = dataclasses.replace(MOMENT.jepa, prevention_sees="residual")
+    model, seen = JEPA(new_agent(data, config), config), []
+    model.prevention.register_forward_hook(lambda _, parts, out: seen.append(parts))
+    windows = Batches(data, 4, config.horizon, 1, seed=0)[0]
+    explained = model.losses(*windows)["explained"]
+    with torch.no_grad():
+        for parameter in model.explained.parameters():
+            parameter.zero_()
+    model.losses(*windows)
+    assert explained > 0
+    shifts = [one - other for one, other in zip(*seen, strict=True)]
+    torch.testing.assert_close(shifts[0][:, 1:], shifts[1])  # the same of latents, of what was
+    torch.testing.assert_close(shifts[1], shifts[2])  # predicted, and of targets
+    assert shifts[0].abs().max() > 0
