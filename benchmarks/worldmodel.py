@@ -98,6 +98,7 @@ def main(
     ablation: Annotated[
         bool, typer.Option("--ablation", help="Other losses; by default on the first cell.")
     ] = False,
+    loss: Annotated[list[str] | None, typer.Option(help="Of the ablation: a name; repeat.")] = None,
     peers: Annotated[
         bool, typer.Option("--peers", help="Models of stable-worldmodel, likewise.")
     ] = False,
@@ -119,8 +120,8 @@ def main(
     cells = [] if report else cell or CELLS[: 1 if quick or ablation or peers else None]
     for name in cells:
         if ablation:
-            for loss in LOSSES:
-                bench.ablate(name, loss)
+            for one in loss or LOSSES:
+                bench.ablate(name, one)
         elif peers:
             for peer, budget in itertools.product(PEERS, equal or EQUAL):
                 bench.compare(name, peer, budget, device)

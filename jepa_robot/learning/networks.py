@@ -96,7 +96,9 @@ class Readout(nn.Module):
         super().__init__()
         self.scale = Scale(shape.goal)
         self.linear = nn.Linear(shape.latent, shape.goal)
-        self.rest = nn.Sequential(nn.Linear(shape.latent, 64), nn.Tanh(), nn.Linear(64, shape.goal))
+        self.rest = nn.Sequential(
+            nn.Linear(shape.latent, 128), nn.Tanh(), nn.Linear(128, shape.goal)
+        )
 
     def forward(self, latent: Tensor) -> Tensor:
         return (self.linear(latent) + self.rest(latent)) * self.scale.std + self.scale.mean

@@ -11,6 +11,7 @@ from jepa_robot.learning.optimize import Optimizer
 
 READOUT_ITERATIONS = 1500
 GOAL_ITERATIONS = 1500
+LEAST_SPREAD = 0.2  # of the largest, that a coordinate of a position counts with
 RIDGE = 1e-2  # against kernels of about 1
 HELD_OUT = 0.2  # of the labelled frames, where it is judged
 
@@ -27,8 +28,10 @@ def train_readout(
     positions = torch.from_numpy(truth[chosen])
     readout = agent.readout
     readout.scale.fit(positions)
+    spread = readout.scale.std  # a block's height hardly varies, and must not count as x and y do
+    spread.clamp_(min=float(spread.max()) * LEAST_SPREAD)
     noise = torch.Generator().manual_seed(seed)
-    optimizer = Optimizer(readout.parameters(), READOUT_ITERATIONS, 1e-2, weight_decay=1e-2)
+    optimizer = Optimizer(readout.parameters(), READOUT_ITERATIONS, 1e-2, weight_decay=1e-1)
     target = readout.scale(positions)
     for _ in range(READOUT_ITERATIONS):
         jitter = 0.01 * torch.randn(inputs.shape, generator=noise)
