@@ -28,8 +28,8 @@ BETTER = 0.15  # R² by which pictures tell more than latents
 
 MORE_CONTACT = "record more contact (a larger share of scripted pushes)"
 KEEP_MORE = (
-    "keep more in the latent: jepa.prevention=sigreg with a larger prevention_settings.sigreg "
-    "(0.5 or more), a smaller jepa.prediction (3 or less), a larger jepa.latent_size"
+    "keep more in the latent: jepa.prevention_sees=residual where joints are measured, more "
+    "jepa.iterations, a larger jepa.latent_size"
 )
 
 

@@ -6,9 +6,9 @@ The latents are both input and target; R, from `jepa_robot.energy`, keeps them f
 says whether gradients flow into the targets. L_lin (`linearity_loss`) makes the latent distance a
 good cost: without it a few goals are behind a local minimum.
 
-Where goals are about more than the joints tell (an object), R sees what is left of an embedding
-when what the joints explain is taken away. Else the arm, which moves in every picture and is easy
-to predict, fills the embedding, and the object is lost.
+Where goals are about more than joints tell (an object), R sees what is left of an embedding when
+what a function of the joints explains is taken away. Else the arm, which moves in every picture and
+is easy to predict, fills the embedding, and the object is lost (`jepa-robot bench representation`).
 """
 
 from __future__ import annotations
