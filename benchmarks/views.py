@@ -21,7 +21,6 @@ from jepa_robot.modules.perception import Observation, Perception
 from jepa_robot.modules.views import CameraWatch
 from jepa_robot.robot.contract import RobotContract, load_contract
 from jepa_robot.robot.geometry import quaternion_from_rotation
-from jepa_robot_sim.collect import EPISODE_STEPS
 from jepa_robot_sim.exploration import explore
 from jepa_robot_sim.in_process import InProcessRobot
 from jepa_robot_sim.tasks import Reach
@@ -61,7 +60,7 @@ def drive(contract: RobotContract, rng: np.random.Generator, episodes: int) -> I
     try:
         for _ in range(episodes):
             yield robot.reset(task.joints_at(task.sample_position(rng)))
-            for action in explore(rng, EPISODE_STEPS, contract.actions.size):
+            for action in explore(rng, Reach.recorded_steps, contract.actions.size):
                 yield robot.step(action)
     finally:
         robot.close()

@@ -36,11 +36,10 @@ from jepa_robot.files import write_atomically
 from jepa_robot.modules.perception import preprocess
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot_sim.scenes import NOMINAL, Randomisation
-from jepa_robot_sim.tasks import make_task
+from jepa_robot_sim.tasks import TASKS, make_task
 from jepa_robot_sim.world import ArmWorld, Frame
 
 BACKENDS = ("loky", "ray")
-EPISODE_STEPS = 25
 ROUND = 8  # episodes a process that Ray is asked for at a time
 PACKAGES = ("jepa_robot", "numpy", "pybullet", "h5py")
 
@@ -72,13 +71,20 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class ArmSource:
-    """A simulated arm that explores a task's scene; ``image_size`` is that of stored pictures."""
+    """A simulated arm that explores a task's scene.
+
+    ``image_size`` is that of stored pictures; ``steps`` those of an episode, 0 for the task's.
+    """
 
     contract: RobotContract
     task: str = "reach"
     randomisation: Randomisation = NOMINAL
     image_size: tuple[int, int] = (64, 64)
-    episode_steps: int = EPISODE_STEPS
+    steps: int = 0
+
+    @property
+    def episode_steps(self) -> int:
+        return self.steps or TASKS[self.task].recorded_steps
 
     def open(self) -> ArmRecorder:
         return ArmRecorder(self)

@@ -33,8 +33,8 @@ HAND_HEIGHTS = 0.15  # m above the lowest: where the hand starts, and is in the 
 ATTEMPTS = 20_000  # draws until one fits
 CLOSE_FINGERS = -1.0  # of a gripper, or the block gets between them
 CLOSE = 0.06  # m between hand and block where exploration starts near it
-NEAR_SHARE = 0.85  # of the explored episodes start so
-PUSHES, THROUGH = 0.45, 0.40  # of the explored episodes; the rest is smooth noise
+NEAR_SHARE = 0.6  # of the explored episodes start so
+PUSHES, THROUGH = 0.7, 0.2  # of the explored episodes; the rest is smooth noise
 
 
 class TableTask:
@@ -46,6 +46,7 @@ class TableTask:
 
     name = ""
     steps = 50
+    recorded_steps = 50  # so long that a script has missed, and comes again
     distance = (0.10, 0.25)  # m, of the goal from where the block starts
     success_distance = 0.05  # m, at the end of the episode
     goal_label = OBJECT

@@ -23,12 +23,14 @@ class Task(Protocol):
     Attributes:
         name: as in ``TASKS``.
         steps: of an episode, in control periods.
+        recorded_steps: of an episode of data collection.
         success_distance: m, at the end of the episode, of the label ``goal_label`` to the goal.
         scene: what there is beside the arm; None for nothing.
     """
 
     name: str
     steps: int
+    recorded_steps: int
     success_distance: float
     goal_label: str
     scene: Scene | None
@@ -66,7 +68,7 @@ class Reach:
     """
 
     name = "reach"
-    steps = 25
+    steps = recorded_steps = 25
     distance = (0.20, 0.30)
     success_distance = 0.03  # m, at the end of the episode
     goal_label = HAND

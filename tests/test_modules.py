@@ -136,7 +136,7 @@ def test_cost_sections_are_checked(section, says):
     [
         ({"mode": 3}, "actor.mode is 3"),
         ({"mode": 1}, "goal_latent is missing"),
-        ({"planner": {"name": "magic"}}, "planner.name is 'magic', expected cem"),
+        ({"planner": {"name": "magic"}}, "planner.name is 'magic', expected one of"),
         ({"planner": {"colour": 1}}, "planner.colour is unknown, expected one of"),
         ({"seed": -1}, "actor.seed is -1"),
         ({"replan": "never"}, "actor.replan is 'never'"),
@@ -225,6 +225,36 @@ def test_a_task_without_a_goal_is_off_and_with_one_on(bundle, contract):
         "position": None,
         "latent": sections["actor"]["goal_latent"],
     }
+
+
+def test_a_picture_of_an_objects_goal_says_where_the_object_is(bundle, contract):
+    images = observation(contract).images
+    latent = Perception(bundle).encode_goal(images)
+    place = bundle.session("readout")(latent=latent)[0]
+    workspace = (tuple(place - 1), tuple(place + 1))
+    wide = dataclasses.replace(contract, workspace=workspace)
+    task = Configurator(wide, bundle).with_image(load_task("push"), images)
+    np.testing.assert_allclose(task.goal_position, place, rtol=1e-6)
+    assert task.goal_latent is None
+
+
+def test_a_planner_around_the_policy_plans_as_far_as_it_is_told(bundle, contract):
+    cost = Cost(bundle, contract)
+    actor = Actor(bundle, WorldModel(bundle), cost)
+    section = {"mode": 2, "planner": {"name": "policy_shooting", "horizon": 7}}
+    with pytest.raises(InvalidConfiguration, match="expected one where the policy acts or plans"):
+        ActorConfig.from_section(section, bundle.latent_size)
+    goal = np.zeros(bundle.latent_size, np.float32)
+    cost.configure(CostConfig.from_section({"weights": {"effort": 1.0}}, bundle.latent_size))
+    state = Perception(bundle).encode(observation(contract))
+    plans = []
+    for _ in range(2):
+        actor.configure(
+            ActorConfig.from_section({**section, "goal_latent": goal}, bundle.latent_size)
+        )
+        plans.append(actor.act(state))
+    assert plans[0].shape == (7, contract.actions.size)
+    np.testing.assert_array_equal(*plans)
 
 
 def test_a_task_survives_being_written_and_read():

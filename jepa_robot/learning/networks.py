@@ -73,22 +73,6 @@ class AgentShape:
         return cls(**{**values, "encoder": encoder, "predictor": predictor})
 
 
-class Policy(nn.Module):
-    """Mode-1: actions ``[N, A]`` in [-1, 1] for states ``[N, S]`` and goal latents ``[N, D]``."""
-
-    def __init__(self, shape: AgentShape) -> None:
-        super().__init__()
-        self.proprioception_size = shape.proprioception
-        self.scale = Scale(self.proprioception_size)
-        self.network = mlp(shape.state + shape.latent, 256, shape.actions)
-
-    def forward(self, state: Tensor, goal_latent: Tensor) -> Tensor:
-        proprioception = self.scale(state[:, : self.proprioception_size])
-        latent = state[:, self.proprioception_size :]
-        features = torch.cat([proprioception, latent, goal_latent - latent], dim=1)
-        return torch.tanh(self.network(features))
-
-
 class Readout(nn.Module):
     """Positions ``[N, G]`` (m) of latents ``[N, D]``: linear, plus a small MLP for the rest."""
 
@@ -102,6 +86,29 @@ class Readout(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         return (self.linear(latent) + self.rest(latent)) * self.scale.std + self.scale.mean
+
+
+class Policy(nn.Module):
+    """Mode-1: actions ``[N, A]`` in [-1, 1] for states ``[N, S]`` and goal latents ``[N, D]``.
+
+    It is told where the readout, if there is one, sees what goals are about, now and at the goal.
+    """
+
+    def __init__(self, shape: AgentShape, readout: Readout | None) -> None:
+        super().__init__()
+        self.proprioception_size = shape.proprioception
+        self.scale = Scale(self.proprioception_size)
+        self.readout = readout
+        self.network = mlp(shape.state + shape.latent + 2 * shape.goal, 256, shape.actions)
+
+    def forward(self, state: Tensor, goal_latent: Tensor) -> Tensor:
+        proprioception = self.scale(state[:, : self.proprioception_size])
+        latent = state[:, self.proprioception_size :]
+        features = [proprioception, latent, goal_latent - latent]
+        if self.readout is not None:
+            here, there = (self.readout.scale(self.readout(z)) for z in (latent, goal_latent))
+            features += [there.detach(), (there - here).detach()]
+        return torch.tanh(self.network(torch.cat(features, dim=1)))
 
 
 class GoalEncoder(nn.Module):
@@ -127,8 +134,8 @@ class Agent(nn.Module):
         self.predictor = Predictor(shape)
         self.inverse = mlp(2 * shape.latent, 128, shape.actions)
         self.control = nn.Linear(shape.actions, shape.embedding, bias=False)
-        self.policy = Policy(shape)
         self.readout = Readout(shape) if shape.goal else None
+        self.policy = Policy(shape, self.readout)
         self.goal_encoder = GoalEncoder(shape) if shape.goal else None
 
     def rollout(self, state: Tensor, actions: Tensor, z: Tensor | None = None) -> Tensor:

@@ -16,7 +16,7 @@ from jepa_robot.dataset import Dataset, open_dataset
 from jepa_robot.files import write_atomically
 from jepa_robot.learning.checkpoint import FILE, Checkpoint, Samples, save_checkpoint
 from jepa_robot.learning.configuration import to_yaml
-from jepa_robot.learning.distill import DistillConfig, distill
+from jepa_robot.learning.distill import DistillConfig, clone_behaviour, distill
 from jepa_robot.learning.encoded import encode, prediction_ratio
 from jepa_robot.learning.export import write_bundle
 from jepa_robot.learning.jepa import JEPAConfig, history_for
@@ -35,6 +35,7 @@ from jepa_robot.robot.contract import RobotContract
 MAX_LABELS = 500
 VALIDATION_SHARE = 0.05
 EXPLAINED = 0.9  # R² from which on joints tell what goals are about
+FURTHEST, MOVED = 20, 0.03  # steps to a cloned goal, and m that an object is to move by then
 DECISIONS_A_STEP = 10  # of the planner take about as long as a step of the JEPA
 CONFIG = "config.yaml"
 
@@ -159,6 +160,9 @@ def _train(
     metrics["latent_std"] = float(held_out.latents.std(axis=0).mean())
 
     begin = time.monotonic()
+    of_places = jepa.prevention_sees == "residual" and bool(goal)
+    if of_places:  # a search that knows of no behaviour finds no contact to learn from
+        clone_behaviour(agent, encoded, config.distill, FURTHEST, MOVED)
     samples = Samples.draw(validation, agent.shape.history, config.seed)
     interface = training.about.interface
     record = {"goal": goal, "goal_unit": _goal_unit(agent, interface)}
@@ -172,6 +176,7 @@ def _train(
             encoded.states,
             config.distill,
             lambda done, _: report(steps + done // DECISIONS_A_STEP, total),
+            of_places,
         )
     seconds["distill"] = time.monotonic() - begin
 

@@ -11,10 +11,12 @@ from jepa_robot.models import Bundle
 from jepa_robot.modules.cost import Cost, InvalidConfiguration, optional
 from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.planning.cem import CEM, CEMConfig
+from jepa_robot.planning.shooting import PolicyShooting, ShootingConfig
 
 OFF, MODE_1, MODE_2 = 0, 1, 2
 MODES = (OFF, MODE_1, MODE_2)
 REPLANNING = ("observation", "continuous")
+PLANNERS = {"cem": CEMConfig, "policy_shooting": ShootingConfig}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +24,7 @@ class ActorConfig:
     """The actor's section of a configuration, checked."""
 
     mode: int
-    planner: CEMConfig
+    planner: CEMConfig | ShootingConfig
     seed: int
     replan: str
     goal_latent: np.ndarray | None
@@ -46,12 +48,16 @@ class ActorConfig:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise InvalidConfiguration(f"actor.seed is {seed!r}, expected a whole number from 0")
         latent = optional("actor.goal_latent", section.get("goal_latent"), latent_size)
-        if mode == MODE_1 and latent is None:
-            raise InvalidConfiguration("actor.goal_latent is missing, expected one in Mode-1")
-        return cls(mode, planner_config(section.get("planner", {})), seed, replan, latent)
+        planner = planner_config(section.get("planner", {}))
+        acts = mode == MODE_1 or (mode == MODE_2 and isinstance(planner, ShootingConfig))
+        if acts and latent is None:
+            raise InvalidConfiguration(
+                "actor.goal_latent is missing, expected one where the policy acts or plans"
+            )
+        return cls(mode, planner, seed, replan, latent)
 
 
-def planner_config(section: Mapping) -> CEMConfig:
+def planner_config(section: Mapping) -> CEMConfig | ShootingConfig:
     """The planner's settings.
 
     Raises:
@@ -59,14 +65,14 @@ def planner_config(section: Mapping) -> CEMConfig:
     """
     settings = dict(section)
     name = settings.pop("name", "cem")
-    if name != "cem":
-        raise InvalidConfiguration(f"planner.name is {name!r}, expected cem")
-    known = [field.name for field in dataclasses.fields(CEMConfig)]
+    if name not in PLANNERS:
+        raise InvalidConfiguration(f"planner.name is {name!r}, expected one of {list(PLANNERS)}")
+    known = [field.name for field in dataclasses.fields(PLANNERS[name])]
     for field in settings:
         if field not in known:
             raise InvalidConfiguration(f"planner.{field} is unknown, expected one of {known}")
     try:
-        return CEMConfig(**settings)
+        return PLANNERS[name](**settings)
     except ValueError as error:
         raise InvalidConfiguration(str(error)) from error
 
@@ -88,7 +94,9 @@ class Actor:
     def configure(self, config: ActorConfig) -> None:
         """Take up a configuration and forget the last plan."""
         self.config = config
-        self._planner = CEM(self.config.planner, self._bundle.action_size, self.config.seed)
+        shoots = isinstance(config.planner, ShootingConfig)
+        planner = PolicyShooting if shoots else CEM
+        self._planner = planner(config.planner, self._bundle.action_size, config.seed)
 
     def react(self, state: np.ndarray) -> np.ndarray:
         """Mode-1: ``[1, A]`` for a state ``[1, S]``."""
@@ -97,11 +105,25 @@ class Actor:
 
     def plan(self, state: np.ndarray, shift: int = 1, deadline: float | None = None) -> np.ndarray:
         """Mode-2: the plan ``[H, A]`` from a state ``[1, S]``; the rest is as in CEM.plan."""
+        final = getattr(self.config.planner, "final", 0.0)
 
         def evaluate(actions: np.ndarray) -> np.ndarray:
-            return self._cost.total(self._world_model.rollout(state, actions), actions)
+            return self._cost.total(self._world_model.rollout(state, actions), actions, final)
 
+        if isinstance(self._planner, PolicyShooting):
+            return self._planner.plan(evaluate, lambda noise: self._follow(state, noise)).actions
         return self._planner.plan(evaluate, shift, deadline).actions
+
+    def _follow(self, state: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """What the policy does in imagination, with noise ``[N, H, A]`` added: ``[N, H, A]``."""
+        states = np.repeat(state, len(noise), axis=0)
+        goals = np.repeat(self.config.goal_latent[None], len(noise), axis=0)
+        actions = np.empty_like(noise)
+        for step in range(noise.shape[1]):
+            action = self._policy(state=states, goal_latent=goals) + noise[:, step]
+            actions[:, step] = np.clip(action, -1, 1)
+            states = self._world_model.predict(states, actions[:, step])
+        return actions
 
     def act(self, state: np.ndarray) -> np.ndarray:
         """What the mode in force does: ``[1, A]`` in Mode-1, ``[H, A]`` in Mode-2."""

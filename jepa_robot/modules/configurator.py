@@ -151,6 +151,7 @@ class Configurator:
         self._contract, self._bundle = contract, bundle
         self._perception = Perception(bundle)
         self._goal_encoder = bundle.session("goal_encoder")
+        self._readout = bundle.session("readout")
 
     def with_position(self, task: Task, position: Sequence[float]) -> Task:
         """The task with a goal position (m, base frame).
@@ -163,10 +164,15 @@ class Configurator:
     def with_image(self, task: Task, images: Sequence[np.ndarray]) -> Task:
         """The task with a goal image, one a camera.
 
+        Where the goal is of an object, the image says where that is, and nothing of the hand.
+
         Raises:
             InvalidObservation: for images of another size.
+            InvalidTask: if the object is seen out of reach.
         """
         latent = self._perception.encode_goal(images)[0]
+        if task.goal_label != LABELS[0]:
+            return self.with_position(task, self._readout(latent=latent[None])[0].tolist())
         return replace(task, goal_position=None, goal_latent=tuple(map(float, latent)))
 
     def sections(self, task: Task) -> dict[str, dict]:

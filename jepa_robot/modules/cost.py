@@ -97,9 +97,13 @@ class Cost:
             result[..., 3] = np.sum(error**2, axis=-1)
         return result
 
-    def total(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """The weighted cost ``[N]`` of trajectories ``[N, H, S]`` under actions ``[N, H, A]``."""
-        return (self.terms(states, actions) @ self.config.weights).sum(axis=-1)
+    def total(self, states: np.ndarray, actions: np.ndarray, final: float = 0.0) -> np.ndarray:
+        """The weighted cost ``[N]`` of trajectories ``[N, H, S]`` under actions ``[N, H, A]``.
+
+        The last state counts ``final`` times more.
+        """
+        costs = self.terms(states, actions) @ self.config.weights
+        return costs.sum(axis=-1) + np.float32(final) * costs[..., -1]
 
 
 def finite(field: str, value: object, size: int) -> np.ndarray:

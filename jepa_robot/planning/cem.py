@@ -9,8 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from jepa_robot.planning.noise import correlated
 
 Evaluate = Callable[[np.ndarray], np.ndarray]
 """Costs ``[N]`` of action sequences ``[N, H, A]``: what a planner knows of model and cost."""
@@ -34,30 +37,40 @@ class CEMConfig:
     smoothing: float = 0.1
 
     def __post_init__(self) -> None:
-        for field, most in (
-            ("candidates", 100_000),
-            ("horizon", 200),
-            ("iterations", 1000),
-            ("elites", 100_000),
-        ):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-                raise ValueError(
-                    f"planner.{field} is {value!r}, expected a whole number from 1 to {most}"
-                )
-        if self.elites > self.candidates:
+        check_settings(
+            self,
+            {"candidates": 100_000, "horizon": 200, "iterations": 1000, "elites": 100_000},
+            {
+                "std": (1e-3, 10),
+                "min_std": (0, 10),
+                "correlation": (0, 0.999),
+                "smoothing": (0, 0.999),
+            },
+        )
+
+
+def check_settings(
+    config: Any, whole: dict[str, int], numbers: dict[str, tuple[float, float]]
+) -> None:
+    """Check whole numbers from 1 to so much, and numbers within bounds; elites are candidates.
+
+    Raises:
+        ValueError: names the field, its value and what was expected.
+    """
+    for field, most in whole.items():
+        value = getattr(config, field)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
             raise ValueError(
-                f"planner.elites is {self.elites}, expected at most candidates, {self.candidates}"
+                f"planner.{field} is {value!r}, expected a whole number from 1 to {most}"
             )
-        for field, low, high in (
-            ("std", 1e-3, 10),
-            ("min_std", 0, 10),
-            ("correlation", 0, 0.999),
-            ("smoothing", 0, 0.999),
-        ):
-            value = getattr(self, field)
-            if not isinstance(value, (int, float)) or not low <= value <= high:
-                raise ValueError(f"planner.{field} is {value!r}, expected {low:g} to {high:g}")
+    if config.elites > config.candidates:
+        raise ValueError(
+            f"planner.elites is {config.elites}, expected at most candidates, {config.candidates}"
+        )
+    for field, (low, high) in numbers.items():
+        value = getattr(config, field)
+        if not isinstance(value, (int, float)) or not low <= value <= high:
+            raise ValueError(f"planner.{field} is {value!r}, expected {low:g} to {high:g}")
 
 
 @dataclass(frozen=True)
@@ -99,9 +112,11 @@ class CEM:
         passed = min(shift, config.horizon - 1)
         mean = np.concatenate([self._mean[passed:], np.repeat(self._mean[-1:], passed, axis=0)])
         std = np.full_like(mean, config.std)
+        shape = (config.candidates, config.horizon, self._size)
         best, best_cost, done = mean, np.inf, 0
         for done in range(1, config.iterations + 1):
-            candidates = np.clip(mean + std * self._noise(), -1, 1)
+            noise = correlated(self._rng, shape, config.correlation)
+            candidates = np.clip(mean + std * noise, -1, 1)
             candidates[0] = np.clip(mean, -1, 1)
             if done > 1:
                 candidates[1] = best
@@ -121,16 +136,3 @@ class CEM:
             raise ValueError("no candidate has a finite cost, expected at least one")
         self._mean = mean
         return Plan(np.clip(mean, -1, 1).astype(np.float32), best_cost, done)
-
-    def _noise(self) -> np.ndarray:
-        """``[N, H, A]``: unit variance, correlated along H (an AR(1) process)."""
-        config = self.config
-        noise = self._rng.standard_normal(
-            (config.candidates, config.horizon, self._size), np.float32
-        )
-        fresh = np.float32(np.sqrt(1 - config.correlation**2))
-        for step in range(1, config.horizon):
-            noise[:, step] = (
-                np.float32(config.correlation) * noise[:, step - 1] + fresh * (noise[:, step])
-            )
-        return noise

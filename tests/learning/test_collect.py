@@ -11,9 +11,10 @@ from joblib._parallel_backends import LokyBackend
 
 import jepa_robot_sim.collect as collecting
 from jepa_robot.dataset import About, InvalidDataset, open_dataset, read_about
-from jepa_robot_sim.collect import EPISODE_STEPS, ArmSource, collect, with_last
+from jepa_robot_sim.collect import ArmSource, collect, with_last
 from jepa_robot_sim.exploration import explore
 from jepa_robot_sim.scenes import Randomisation
+from jepa_robot_sim.tasks import Reach
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ def actions(path):
 def test_the_same_seed_gives_the_same_data_in_any_number_of_processes(contract, data, tmp_path):
     collect(ArmSource(contract), tmp_path / "again.h5", transitions=100, seed=7, processes=1)
     again = open_dataset(tmp_path / "again.h5")
-    rows = np.arange(4 * (EPISODE_STEPS + 1))
+    rows = np.arange(4 * (Reach.recorded_steps + 1))
     np.testing.assert_array_equal(again.images(rows), data.images(rows))
     for name, column in again.columns.items():
         np.testing.assert_array_equal(column, data.columns[name][rows], err_msg=name)
@@ -89,7 +90,7 @@ def test_randomised_scenes_are_recorded(contract, tmp_path):
     pictures = []
     for strength in (0.0, 1.0):
         source = ArmSource(contract, randomisation=Randomisation.full(strength))
-        collect(source, tmp_path / f"{strength}.h5", EPISODE_STEPS)
+        collect(source, tmp_path / f"{strength}.h5", Reach.recorded_steps)
         pictures.append(open_dataset(tmp_path / f"{strength}.h5").images(np.arange(1)))
     assert np.abs(pictures[0].astype(int) - pictures[1]).mean() > 10
 
@@ -181,7 +182,7 @@ def test_nothing_is_appended_to_data_of_another_task(tmp_path):
 
 
 def test_nothing_is_appended_to_data_of_another_robot(contract, tmp_path):
-    collect(ArmSource(contract), tmp_path / "data.h5", transitions=EPISODE_STEPS)
+    collect(ArmSource(contract), tmp_path / "data.h5", transitions=Reach.recorded_steps)
     slower = dataclasses.replace(contract, rates=dataclasses.replace(contract.rates, image=10))
     with pytest.raises(InvalidDataset, match=r"time_step is 0\.05 in the data, 0\.1 on the robot"):
         collect(ArmSource(slower), tmp_path / "data.h5", transitions=25, append=True)
