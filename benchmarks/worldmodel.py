@@ -79,6 +79,7 @@ GOALS = 100
 TEST_SEED = 5000  # of the goals; what was tuned was tuned on others
 TIMED_STEPS = 10  # of a peer's training, to know how many take as long as ours
 EQUAL = ("time", "samples")  # what a peer gets as much of as ours
+OBJECT_ITERATIONS = 4000  # of a world model with an object in it
 LOSS_ITERATIONS, LOSS_GOALS = 600, 50  # of other losses: half the steps, half the goals
 PEER_GOALS = 40  # as their decisions take long without a GPU
 FIGURES = {
@@ -154,7 +155,7 @@ class Bench:
         contract = load_contract(robot)
         data = self._data(contract, task)
         for seed in self._seeds:
-            config = self._config(seed)
+            config = self._config(seed, task)
             bundle = self._bundle(contract, data, config, f"{robot}_{task}_{seed}")
             goal = "image" if task == "reach" else "position"
             made = bundle.manifest["results"]
@@ -234,8 +235,11 @@ class Bench:
         """Of everything that was kept."""
         return self._results.rows(FIGURES)
 
-    def _config(self, seed: int) -> TrainConfig:
+    def _config(self, seed: int, task: str = "reach") -> TrainConfig:
         config = TrainConfig(seed=seed)
+        if task != "reach":
+            jepa = dataclasses.replace(config.jepa, iterations=OBJECT_ITERATIONS)
+            config = dataclasses.replace(config, jepa=jepa)
         if self._iterations:
             jepa = dataclasses.replace(config.jepa, iterations=self._iterations, batch=8)
             few = dataclasses.replace(config.distill, decisions=20, rounds=1, iterations=50)

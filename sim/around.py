@@ -25,7 +25,8 @@ class PushAround(Push):
     """
 
     name = "push_around"
-    steps = 160
+    steps, recorded_steps = 160, 25
+    near, pushes, through = 0.85, 0.45, 0.4  # the way around takes long without touching the block
     distance = (0.16, 0.28)
 
     @staticmethod

@@ -33,8 +33,6 @@ HAND_HEIGHTS = 0.15  # m above the lowest: where the hand starts, and is in the 
 ATTEMPTS = 20_000  # draws until one fits
 CLOSE_FINGERS = -1.0  # of a gripper, or the block gets between them
 CLOSE = 0.06  # m between hand and block where exploration starts near it
-NEAR_SHARE = 0.6  # of the explored episodes start so
-PUSHES, THROUGH = 0.7, 0.2  # of the explored episodes; the rest is smooth noise
 
 
 class TableTask:
@@ -180,6 +178,8 @@ class Push(TableTask):
     """
 
     name = "push"
+    near, pushes, through = 0.6, 0.7, 0.2  # shares of explored episodes: begin close to the block,
+    # noisy scripted pushes, straight through it; the rest is smooth noise
 
     def __init__(self, contract: RobotContract, randomisation: Randomisation = NOMINAL) -> None:
         super().__init__(contract, randomisation)
@@ -223,14 +223,14 @@ class Push(TableTask):
         """Noisy scripted pushes to random places, straight through the block, or smooth noise."""
         kind = rng.uniform()
         block, goal = self.sample_block(rng), self.sample_block(rng)
-        near = rng.uniform() < NEAR_SHARE
+        near = rng.uniform() < self.near
         start = self.sample_near(rng, block) if near else self.sample_hand(rng, block)
         episode = self._explored(rng, block, goal, start)
         size = self.contract.actions.size
-        if kind < PUSHES:
+        if kind < self.pushes:
             noise = script_noise(rng, steps, size)
             return ScriptedExplorer(episode, lambda labels: self.oracle(labels, episode), noise)
-        if kind < PUSHES + THROUGH:
+        if kind < self.pushes + self.through:
             script = self._through(rng, block, start)
             return ScriptedExplorer(episode, script, script_noise(rng, steps, size))
         return RandomExplorer(episode, explore(rng, steps, size))

@@ -276,10 +276,10 @@ def test_exploration_makes_contact(task):
     contract = blindfolded("panda_table")
     task = make_task(task, contract)
     world, rng, moved = ArmWorld(contract, task), np.random.default_rng(0), []
-    for _ in range(16):
-        explorer = task.explore(rng, 20)
+    for _ in range(12):
+        explorer = task.explore(rng, task.recorded_steps)
         labels = world.reset(explorer.episode).labels
-        for _ in range(20):
+        for _ in range(task.recorded_steps):
             after = world.step(explorer.act(labels)[0]).labels
             step = after["object_position"] - labels["object_position"]
             moved.append(np.linalg.norm(step) > 1e-3)

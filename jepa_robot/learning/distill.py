@@ -24,7 +24,8 @@ from jepa_robot.modules.cost import Cost, CostConfig
 from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.robot.contract import RobotContract
 
-WEIGHTS = {"effort": 0.002, "joint_limits": 1.0}
+WEIGHTS = {"goal_latent": 1.0, "effort": 0.002, "joint_limits": 1.0}
+JUDGED = 4096  # pairs
 LEAST_WEIGHT = 0.02  # of a cloned action after which nothing moved
 NEAREST_OF = (1, 8, 64, 512)  # goals: the nearest of so many random frames, in latent distance
 
@@ -58,7 +59,6 @@ def distill(
     states: np.ndarray,
     config: DistillConfig,
     progress: Callable[[int, int], None] | None = None,
-    of_places: bool = False,
 ) -> float:
     """Train the agent's policy.
 
@@ -69,8 +69,6 @@ def distill(
         states: ``[M, S]``, encoded frames; their latents serve as goals too.
         config: settings.
         progress: called with labelled decisions done and wanted.
-        of_places: goals are places alone, as in `clone_behaviour`, and plans are made around the
-            policy of the bundle.
 
     Returns:
         Mean squared difference between policy and planner on the last round's states, before they
@@ -78,12 +76,12 @@ def distill(
     """
     rng = np.random.default_rng(config.seed)
     torch.manual_seed(config.seed)
-    planner = _Planner(bundle, contract, config.seed, of_places)
+    planner = _Planner(bundle, contract, config.seed)
     total = config.decisions * config.rounds
     inputs, goals, labels = [], [], []
     held_out = float("nan")
     for round_number in range(config.rounds):
-        state, goal = sample_pairs(agent, states, config.decisions, rng, of_places)
+        state, goal = sample_pairs(agent, states, config.decisions, rng)
         if round_number > 0:
             state = imagine(agent, state, goal, config, rng)
         label = np.empty((len(state), agent.shape.actions), np.float32)
@@ -106,24 +104,20 @@ def sample_pairs(
     states: np.ndarray,
     count: int,
     rng: np.random.Generator,
-    of_places: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Recorded states ``[count, S]`` and goal latents ``[count, D]``, from near to far.
 
     Half of the goals are a frame's latent, as a goal image gives it, and half what the goal encoder
-    gives for the same place, if there is one; all of them, if goals are places alone.
+    gives for the same place, if there is one.
     """
     latents = states[:, agent.shape.proprioception :]
-    if of_places:
-        with torch.no_grad():
-            latents = agent.goal_encoder(agent.readout(torch.from_numpy(latents))).numpy()
     chosen = rng.integers(len(states), size=count)
     goals = np.empty((count, latents.shape[1]), np.float32)
     for index, state in enumerate(chosen):
         candidates = rng.integers(len(states), size=rng.choice(NEAREST_OF))
         distance = np.square(latents[candidates] - latents[state]).sum(axis=1)
         goals[index] = latents[candidates[distance.argmin()]]
-    if agent.goal_encoder is None or of_places:
+    if agent.goal_encoder is None:
         return states[chosen], goals
     with torch.no_grad():
         encoded = agent.goal_encoder(agent.readout(torch.from_numpy(goals))).numpy()
@@ -177,7 +171,7 @@ def clone_behaviour(
     config: DistillConfig,
     furthest: int = 15,
     moved: float = 0.0,
-) -> None:
+) -> float:
     """Train the policy on what was done in the data, with what came of it as the goal.
 
     Goal-conditioned behaviour cloning on hindsight goals, up to ``furthest`` steps ahead (Ghosh et
@@ -186,10 +180,13 @@ def clone_behaviour(
     Args:
         agent: its policy is trained in place.
         encoded: the data.
-        config: settings of the regression.
+        config: settings of the regression; twice its steps are done, with twice its batch.
         furthest: steps from a frame to its goal, at most.
         moved: where above 0, goals are places alone, what the readout gives as the goal encoder
             encodes it; what moves less than that (m) counts less, and less than half of it hardly.
+
+    Returns:
+        Mean squared difference of policy and recorded actions.
     """
     rng = np.random.default_rng(config.seed)
     data = encoded.data
@@ -206,30 +203,31 @@ def clone_behaviour(
             way = (there - places[encoded.at(rows)]).norm(dim=1)
             goals = agent.goal_encoder(there).numpy()
         weights = (2 * way / moved - 1).clamp(LEAST_WEIGHT, 1).numpy()
-    fit_policy(agent, states, goals, actions, config, rng, weights)
+    longer = dataclasses.replace(config, iterations=2 * config.iterations, batch=2 * config.batch)
+    fit_policy(agent, states, goals, actions, longer, rng, weights)
+    some = rng.integers(len(actions), size=JUDGED)
+    with torch.no_grad():
+        cloned = agent.policy(torch.from_numpy(states[some]), torch.from_numpy(goals[some]))
+    return float(np.mean((cloned.numpy() - actions[some]) ** 2))
 
 
 class _Planner:
     """Mode-2 as it runs, asked for one decision after another, each from scratch."""
 
-    def __init__(
-        self, bundle: Bundle, contract: RobotContract | None, seed: int, of_places: bool
-    ) -> None:
+    def __init__(self, bundle: Bundle, contract: RobotContract | None, seed: int) -> None:
         self._latent_size, self._seed = bundle.latent_size, seed
-        self._readout = bundle.session("readout") if of_places else None
         self._cost = Cost(bundle, contract)
         self._actor = Actor(bundle, WorldModel(bundle), self._cost)
 
     def decide(self, state: np.ndarray, goal: np.ndarray) -> np.ndarray:
         """``[A]`` for a state ``[1, S]`` and a goal latent ``[D]``."""
-        term, wanted, name = "goal_latent", {"latent": goal}, "cem"
-        if self._readout is not None:
-            term, name = "goal_position", "policy_shooting"
-            wanted = {"position": self._readout(latent=goal[None])[0]}
-        section = {"weights": {**WEIGHTS, term: 1.0}, "goal": wanted}
-        self._cost.configure(CostConfig.from_section(section, self._latent_size))
+        self._cost.configure(
+            CostConfig.from_section(
+                {"weights": WEIGHTS, "goal": {"latent": goal}}, self._latent_size
+            )
+        )
         self._seed += 1
-        section = {"mode": MODE_2, "seed": self._seed, "goal_latent": goal}
-        section["planner"] = {"name": name}
-        self._actor.configure(ActorConfig.from_section(section, self._latent_size))
+        self._actor.configure(
+            ActorConfig.from_section({"mode": MODE_2, "seed": self._seed}, self._latent_size)
+        )
         return self._actor.act(state)[0]

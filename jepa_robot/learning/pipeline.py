@@ -160,24 +160,25 @@ def _train(
     metrics["latent_std"] = float(held_out.latents.std(axis=0).mean())
 
     begin = time.monotonic()
-    of_places = jepa.prevention_sees == "residual" and bool(goal)
-    if of_places:  # a search that knows of no behaviour finds no contact to learn from
-        clone_behaviour(agent, encoded, config.distill, FURTHEST, MOVED)
     samples = Samples.draw(validation, agent.shape.history, config.seed)
     interface = training.about.interface
     record = {"goal": goal, "goal_unit": _goal_unit(agent, interface)}
-    with tempfile.TemporaryDirectory() as temporary:
-        about = {"name": "temporary", "data": {}, "command": "", "results": {}}
-        write_bundle(agent, samples, Path(temporary) / "b", {**interface, **record, **about})
-        metrics["policy_error"] = distill(
-            agent,
-            Bundle(Path(temporary) / "b"),
-            contract,
-            encoded.states,
-            config.distill,
-            lambda done, _: report(steps + done // DECISIONS_A_STEP, total),
-            of_places,
-        )
+    if jepa.prevention_sees == "residual" and goal:
+        # A search that knows of no behaviour hardly finds a contact that could be imitated.
+        metrics["policy_error"] = clone_behaviour(agent, encoded, config.distill, FURTHEST, MOVED)
+        report(total, total)
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            about = {"name": "temporary", "data": {}, "command": "", "results": {}}
+            write_bundle(agent, samples, Path(temporary) / "b", {**interface, **record, **about})
+            metrics["policy_error"] = distill(
+                agent,
+                Bundle(Path(temporary) / "b"),
+                contract,
+                encoded.states,
+                config.distill,
+                lambda done, _: report(steps + done // DECISIONS_A_STEP, total),
+            )
     seconds["distill"] = time.monotonic() - begin
 
     results = {
