@@ -146,7 +146,7 @@ def test_an_object_that_the_latent_does_not_tell_of_is_named(shipped, data):
     assert examination.verdict == DOUBTFUL
     found = finding(examination, "object_position in the latent")
     assert "the object is not in the latent" in found.todo
-    assert "contact" in found.todo and "sigreg" in found.todo
+    assert "contact" in found.todo and "prevention_sees=residual" in found.todo
     assert finding(examination, "object_position imagined while it moves").status == DOUBTFUL
 
 
