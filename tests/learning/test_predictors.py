@@ -162,7 +162,8 @@ def test_a_goal_may_have_another_size_than_three():
     latent = torch.randn(5, 20)
     assert Readout(shape)(latent).shape == (5, 7)
     assert GoalEncoder(shape)(torch.randn(5, 7)).shape == (5, 20)
-    assert Policy(shape)(torch.randn(5, 34), latent).shape == (5, A)
+    policy = Policy(shape, Readout(shape))
+    assert policy(torch.randn(5, 34), latent).shape == (5, A)
 
 
 def test_a_shape_survives_json():
