@@ -22,7 +22,7 @@ RESULTS = Path(__file__).parent / "results"
 class Row:
     """One measurement; ``low`` and ``high`` bound it with 95 % confidence where that is known.
 
-    ``machine`` is where it was measured, if not here.
+    ``machine`` is where it was measured, and ``commit`` of what, if not here and now.
     """
 
     metric: str
@@ -33,6 +33,7 @@ class Row:
     low: float | None = None
     high: float | None = None
     machine: str = ""
+    commit: str = ""
 
 
 class Report:
@@ -60,10 +61,13 @@ class Report:
         """
         about = {
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
-            "commit": _commit(),
             "command": " ".join(["jepa-robot bench", Path(sys.argv[0]).stem, *_measured_with()]),
         }
-        rows = [{**asdict(row), "machine": row.machine or machine()} for row in self._rows]
+        here = {"machine": machine(), "commit": commit()}
+        rows = [
+            {**asdict(row), **{name: getattr(row, name) or here[name] for name in here}}
+            for row in self._rows
+        ]
         if json_file is not None:
             write_atomically(json_file, json.dumps({**about, "rows": rows}, indent=2) + "\n")
         if full:
@@ -111,7 +115,8 @@ def _measured_with() -> list[str]:
     return options
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Of this project, short."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     return result.stdout.strip() or "unknown"

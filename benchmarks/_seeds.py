@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from _report import Row, machine
+from _report import Row, commit, machine
 
 from jepa_robot.evaluation import wilson_interval
 from jepa_robot.files import write_atomically
@@ -27,7 +27,7 @@ class Results:
         """Keep whether each goal was reached, and other figures by name."""
         about = {"cell": cell, "policy": policy, "seed": seed}
         self._folder.mkdir(parents=True, exist_ok=True)
-        about["machine"] = machine()
+        about |= {"machine": machine(), "commit": commit()}
         content = {**about, "successes": [bool(success) for success in successes], **more}
         write_atomically(self._file(cell, policy, seed), json.dumps(content) + "\n")
         print(f"{cell}: {policy}, seed {seed}: {100 * np.mean(successes):.0f} %", flush=True)
@@ -47,13 +47,17 @@ class Results:
             ends = [np.array(one["successes"]) for one in some]
             rate = 100 * float(np.mean(np.concatenate(ends)))
             count = sum(map(len, ends))
-            where = " and ".join(sorted({one["machine"] for one in some}))
-            rows.append(Row(f"{name}: success", rate, "%", seeds, count, *interval(ends), where))
+            source = {
+                key: " and ".join(sorted({one.get(key, "") for one in some}))
+                for key in ("machine", "commit")
+            }
+            low, high = interval(ends)
+            rows.append(Row(f"{name}: success", rate, "%", seeds, count, low, high, **source))
             for key, (title, unit) in medians.items():
                 values = [np.ravel(one[key]) for one in some if one.get(key) is not None]
                 if values:
                     value = float(np.median(np.concatenate(values)))
-                    rows.append(Row(f"{name}: {title}", value, unit, seeds, count, machine=where))
+                    rows.append(Row(f"{name}: {title}", value, unit, seeds, count, **source))
         return rows
 
     def _file(self, cell: str, policy: str, seed: int) -> Path:

@@ -100,10 +100,7 @@ def distill(
 
 
 def sample_pairs(
-    agent: Agent,
-    states: np.ndarray,
-    count: int,
-    rng: np.random.Generator,
+    agent: Agent, states: np.ndarray, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Recorded states ``[count, S]`` and goal latents ``[count, D]``, from near to far.
 
