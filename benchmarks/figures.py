@@ -24,9 +24,10 @@ def main() -> None:
     FigureCanvasAgg(figure)
     for index, (cell, policies) in enumerate(cells.items()):
         axes = figure.add_subplot(1, len(cells), index + 1)
-        names = [name for name in reversed(POLICIES) if name in policies]
+        names = list(reversed(POLICIES))
         for place, name in enumerate(names):
-            row = policies[name]
+            if (row := policies.get(name)) is None:
+                continue
             value, low, high = (float(row[key]) for key in ("value", "low", "high"))
             axes.barh(place, value, color=INK if name in LEARNED else PALE, height=0.7)
             axes.plot([low, high], [place, place], color="black", linewidth=1)
