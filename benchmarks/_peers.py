@@ -160,10 +160,8 @@ class PeerRunner:
         """The model's own cost ``[N]`` of what was done and plans ``[N, H, A]``."""
         done = np.broadcast_to(past, (len(plans), *past.shape))
         sequences = torch.from_numpy(np.concatenate([done, plans], axis=1))[None].to(self._device)
-        unused = torch.zeros(
-            1, 1, *past.shape, device=self._device
-        )  # they want one, and replace it
-        return self._model.get_cost({**known, "action": unused}, sequences)[0].cpu().numpy()
+        replaced = torch.zeros(1, 1, *past.shape, device=self._device)  # they want one
+        return self._model.get_cost({**known, "action": replaced}, sequences)[0].cpu().numpy()
 
     def _pixels(self, frames: Iterable[list[np.ndarray]]) -> Tensor:
         """``[1, 1, T, 3, cameras * w, cameras * w]``"""

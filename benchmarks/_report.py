@@ -91,6 +91,8 @@ def merged(old: list[dict], new: list[dict]) -> list[dict]:
     for name, rows in _groups(new).items():
         if name not in groups or int(rows[0]["n"]) >= int(groups[name][0]["n"]):
             groups[name] = rows
+        else:
+            print(f"{name}: the committed rows stay, they are of more; delete them to replace them")
     return [row for name in sorted(groups) for row in groups[name]]
 
 

@@ -26,7 +26,7 @@ from jepa_robot.learning.doctor_readouts import BUNDLE, LINEAR, MLP
 from jepa_robot.learning.export import export
 from jepa_robot.learning.pipeline import TrainConfig, train_all
 from jepa_robot.models import Bundle
-from jepa_robot.robot.contract import load_contract
+from jepa_robot.robot.contract import RobotContract, load_contract
 from jepa_robot_sim.collect import ArmSource, collect
 from jepa_robot_sim.episodes import OBJECT
 
@@ -76,7 +76,8 @@ def main(
             low, high = min(values), max(values)
             about = f"prevention sees the {sees}"
             report.add(Row(f"{about}: {title}", float(np.median(values)), unit, "", len(values)))
-            report.add(Row(f"{about}: {title}, worst seed", high if unit else low, unit))
+            if len(values) > 1:
+                report.add(Row(f"{about}: {title}, worst seed", high if unit else low, unit))
     report.write(full=not quick, json_file=json_file)
 
 
@@ -89,7 +90,9 @@ def settings(sees: str, seed: int, iterations: int) -> TrainConfig:
     return dataclasses.replace(config, jepa=jepa, distill=no_policy)
 
 
-def measure(contract, files: list[Path], name: str, config: TrainConfig) -> dict[str, float]:
+def measure(
+    contract: RobotContract, files: list[Path], name: str, config: TrainConfig
+) -> dict[str, float]:
     """What the doctor finds of the object, in cm, by title."""
     print(f"training {name}", flush=True)
     with tempfile.TemporaryDirectory(dir=files[0].parent) as temporary:

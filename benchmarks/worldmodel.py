@@ -172,8 +172,9 @@ class Bench:
             }
             self._judge(cell, "mode 2", seed, contract, bundle, "2", goal, **training)
             self._judge(cell, "mode 1", seed, contract, bundle, "1", goal)
-            clone = self._clone(contract, data, config, f"{robot}_{task}_{seed}")
-            self._judge(cell, "behaviour cloning", seed, contract, clone, "1", "image")
+            if goal == "image":  # with an object, mode 1 is cloned
+                clone = self._clone(contract, data, config, f"{robot}_{task}_{seed}")
+                self._judge(cell, "behaviour cloning", seed, contract, clone, "1", "image")
             if seed == 0:
                 for name in BASELINES:
                     self._judge(cell, name, seed, contract, bundle, name, goal)
@@ -217,7 +218,13 @@ class Bench:
             config = self._config(seed).jepa
             steps = config.iterations
             if budget == "time":
-                steps = self._steps_in_our_time(cell, peer, contract, data, seed)
+                name = f"{robot}_{task}_{seed}"
+                bundle = self._bundle(contract, data, self._config(seed), name)
+                seconds = sum(bundle.manifest["results"]["seconds"].values())
+                begin = time.monotonic()
+                train_peer(peer, training, seed, config.batch, TIMED_STEPS)
+                step = (time.monotonic() - begin) / TIMED_STEPS
+                steps = max(1, round(seconds / step))
             print(f"{policy}, seed {seed}: {steps} steps", flush=True)
             begin = time.monotonic()
             model = train_peer(peer, training, seed, config.batch, steps, where)
@@ -226,17 +233,6 @@ class Bench:
             runner = PeerRunner(contract, model, judge, training.image_size, CEMConfig())
             more = {"steps": steps, "minutes": minutes, "machine": machine(gpu)}
             self._keep(cell, policy, seed, contract, runner, episodes, **more)
-
-    def _steps_in_our_time(
-        self, cell: str, peer: str, contract: RobotContract, data: Path, seed: int
-    ) -> int:
-        name = f"{contract.name}_{cell.split(':')[1]}_{seed}"
-        bundle = self._bundle(contract, data, self._config(seed), name)
-        seconds = sum(bundle.manifest["results"]["seconds"].values())
-        training, _ = open_dataset(data).split(VALIDATION_SHARE)
-        begin = time.monotonic()
-        train_peer(peer, training, seed, self._config(seed).jepa.batch, TIMED_STEPS)
-        return max(1, round(seconds * TIMED_STEPS / (time.monotonic() - begin)))
 
     def rows(self) -> list[Row]:
         """Of everything that was kept."""

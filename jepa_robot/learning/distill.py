@@ -177,7 +177,7 @@ def clone_behaviour(
     Args:
         agent: its policy is trained in place.
         encoded: the data.
-        config: settings of the regression; twice its steps are done, with twice its batch.
+        config: settings of the regression.
         furthest: steps from a frame to its goal, at most.
         moved: where above 0, goals are places alone, what the readout gives as the goal encoder
             encodes it; what moves less than that (m) counts less, and less than half of it hardly.
@@ -200,8 +200,7 @@ def clone_behaviour(
             way = (there - places[encoded.at(rows)]).norm(dim=1)
             goals = agent.goal_encoder(there).numpy()
         weights = (2 * way / moved - 1).clamp(LEAST_WEIGHT, 1).numpy()
-    longer = dataclasses.replace(config, iterations=2 * config.iterations, batch=2 * config.batch)
-    fit_policy(agent, states, goals, actions, longer, rng, weights)
+    fit_policy(agent, states, goals, actions, config, rng, weights)
     some = rng.integers(len(actions), size=JUDGED)
     with torch.no_grad():
         cloned = agent.policy(torch.from_numpy(states[some]), torch.from_numpy(goals[some]))

@@ -165,7 +165,9 @@ def _train(
     record = {"goal": goal, "goal_unit": _goal_unit(agent, interface)}
     if jepa.prevention_sees == "residual" and goal:
         # A search that knows of no behaviour hardly finds a contact that could be imitated.
-        metrics["policy_error"] = clone_behaviour(agent, encoded, config.distill, FURTHEST, MOVED)
+        longer = {"iterations": 2 * config.distill.iterations, "batch": 2 * config.distill.batch}
+        cloning = dataclasses.replace(config.distill, **longer)
+        metrics["policy_error"] = clone_behaviour(agent, encoded, cloning, FURTHEST, MOVED)
         report(total, total)
     else:
         with tempfile.TemporaryDirectory() as temporary:
