@@ -257,6 +257,15 @@ def test_a_planner_around_the_policy_plans_as_far_as_it_is_told(bundle, contract
     np.testing.assert_array_equal(*plans)
 
 
+def test_the_last_state_may_count_more(bundle, contract):
+    cost = Cost(bundle, contract)
+    cost.configure(CostConfig.from_section({"weights": {"effort": 1.0}}, bundle.latent_size))
+    states = np.zeros((1, 3, bundle.state_size), np.float32)
+    actions = np.array([[[1.0], [2.0], [3.0]]], np.float32)
+    added = cost.total(states, actions, final=4.0) - cost.total(states, actions)
+    np.testing.assert_allclose(added, [4 * 9.0])
+
+
 def test_a_task_survives_being_written_and_read():
     task = dataclasses.replace(load_task("reach"), mode=1, seed=3, replan="continuous")
     assert load_task(task_text(task)) == task

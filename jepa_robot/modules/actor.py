@@ -16,7 +16,7 @@ from jepa_robot.planning.shooting import PolicyShooting, ShootingConfig
 OFF, MODE_1, MODE_2 = 0, 1, 2
 MODES = (OFF, MODE_1, MODE_2)
 REPLANNING = ("observation", "continuous")
-PLANNERS = {"cem": CEMConfig, "policy_shooting": ShootingConfig}
+PLANNERS = {"cem": (CEMConfig, CEM), "policy_shooting": (ShootingConfig, PolicyShooting)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ActorConfig:
             raise InvalidConfiguration(f"actor.seed is {seed!r}, expected a whole number from 0")
         latent = optional("actor.goal_latent", section.get("goal_latent"), latent_size)
         planner = planner_config(section.get("planner", {}))
-        acts = mode == MODE_1 or (mode == MODE_2 and isinstance(planner, ShootingConfig))
+        acts = mode == MODE_1 or (mode == MODE_2 and planner.follows_policy)
         if acts and latent is None:
             raise InvalidConfiguration(
                 "actor.goal_latent is missing, expected one where the policy acts or plans"
@@ -67,12 +67,13 @@ def planner_config(section: Mapping) -> CEMConfig | ShootingConfig:
     name = settings.pop("name", "cem")
     if name not in PLANNERS:
         raise InvalidConfiguration(f"planner.name is {name!r}, expected one of {list(PLANNERS)}")
-    known = [field.name for field in dataclasses.fields(PLANNERS[name])]
+    config, _ = PLANNERS[name]
+    known = [field.name for field in dataclasses.fields(config)]
     for field in settings:
         if field not in known:
             raise InvalidConfiguration(f"planner.{field} is unknown, expected one of {known}")
     try:
-        return PLANNERS[name](**settings)
+        return config(**settings)
     except ValueError as error:
         raise InvalidConfiguration(str(error)) from error
 
@@ -94,8 +95,7 @@ class Actor:
     def configure(self, config: ActorConfig) -> None:
         """Take up a configuration and forget the last plan."""
         self.config = config
-        shoots = isinstance(config.planner, ShootingConfig)
-        planner = PolicyShooting if shoots else CEM
+        planner = dict(PLANNERS.values())[type(config.planner)]
         self._planner = planner(config.planner, self._bundle.action_size, config.seed)
 
     def react(self, state: np.ndarray) -> np.ndarray:
@@ -105,12 +105,12 @@ class Actor:
 
     def plan(self, state: np.ndarray, shift: int = 1, deadline: float | None = None) -> np.ndarray:
         """Mode-2: the plan ``[H, A]`` from a state ``[1, S]``; the rest is as in CEM.plan."""
-        final = getattr(self.config.planner, "final", 0.0)
+        final = self.config.planner.final
 
         def evaluate(actions: np.ndarray) -> np.ndarray:
             return self._cost.total(self._world_model.rollout(state, actions), actions, final)
 
-        if isinstance(self._planner, PolicyShooting):
+        if self.config.planner.follows_policy:
             return self._planner.plan(evaluate, lambda noise: self._follow(state, noise)).actions
         return self._planner.plan(evaluate, shift, deadline).actions
 

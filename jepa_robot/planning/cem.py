@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,8 +24,11 @@ class CEMConfig:
     """Settings of the cross-entropy method.
 
     ``correlation`` is that of a sample's noise from one step to the next. ``smoothing`` is the
-    share of the old mean and standard deviation that an iteration keeps.
+    share of the old mean and standard deviation that an iteration keeps. ``final``: times that the
+    last state counts more.
     """
+
+    follows_policy: ClassVar[bool] = False
 
     candidates: int = 256
     horizon: int = 5
@@ -35,6 +38,7 @@ class CEMConfig:
     min_std: float = 0.05
     correlation: float = 0.7
     smoothing: float = 0.1
+    final: float = 0.0
 
     def __post_init__(self) -> None:
         check_settings(
@@ -45,6 +49,7 @@ class CEMConfig:
                 "min_std": (0, 10),
                 "correlation": (0, 0.999),
                 "smoothing": (0, 0.999),
+                "final": (0, 1000),
             },
         )
 

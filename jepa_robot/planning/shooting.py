@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -28,6 +29,8 @@ class ShootingConfig:
     the noise from one step to the next. ``temperature`` is the difference in cost at which a
     candidate weighs e times less than the best. ``final``: times that the last state counts more.
     """
+
+    follows_policy: ClassVar[bool] = True
 
     candidates: int = 64
     horizon: int = 20
