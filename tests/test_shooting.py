@@ -48,6 +48,10 @@ def test_candidates_without_a_finite_cost_lose():
 
     plan = PolicyShooting(ShootingConfig(), 2).plan(evaluate, follow)
     assert plan.actions[0, 0] <= 0.5
+    plan = PolicyShooting(ShootingConfig(), 2).plan(
+        lambda a: np.where(np.arange(len(a)) == 0, 1.0, np.nan), follow
+    )
+    np.testing.assert_array_equal(plan.actions, np.full((20, 2), 0.5, np.float32))
     with pytest.raises(ValueError, match="no candidate has a finite cost"):
         PolicyShooting(ShootingConfig(), 2).plan(lambda a: np.full(len(a), np.inf), follow)
 
