@@ -9,6 +9,7 @@ import numpy as np
 
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot_sim.episodes import OBJECT, Episode
+from jepa_robot_sim.placing import LINEAR_CHANNELS
 from jepa_robot_sim.pushing import Push
 from jepa_robot_sim.scenes import REFERENCE, SMALLEST, Scene
 from jepa_robot_sim.scripts import Pusher
@@ -25,12 +26,13 @@ class PushAround(Push):
     """
 
     name = "push_around"
+    channels = LINEAR_CHANNELS
     steps, recorded_steps = 160, 25
     near, pushes, through = 0.85, 0.45, 0.4  # the way around takes long without touching the block
     distance = (0.16, 0.28)
 
-    @staticmethod
-    def refusal(contract: RobotContract) -> str | None:
+    @classmethod
+    def refusal(cls, contract: RobotContract) -> str | None:
         """The hand must get behind the block on all sides of the wall."""
         sides = np.subtract(contract.workspace[1], contract.workspace[0])[:2]
         least = SMALLEST * REFERENCE
@@ -39,7 +41,7 @@ class PushAround(Push):
                 f"its workspace is {min(sides):g} m wide, expected at least {least:.2f} m to get "
                 "behind the block on all sides"
             )
-        return Push.refusal(contract)
+        return super().refusal(contract)
 
     def _pusher(self) -> Pusher:
         return Pusher(self.hand, self.shape, self.scene, passes_over=True)

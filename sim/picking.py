@@ -118,13 +118,13 @@ class PickAndPlace(TableTask):
         super().__init__(contract, *args, **kwargs)
         self.grasper = Grasper(self.hand, self.shape, self.scene)
 
-    @staticmethod
-    def refusal(contract: RobotContract) -> str | None:
+    @classmethod
+    def refusal(cls, contract: RobotContract) -> str | None:
         """It takes a gripper that is moved by an action channel."""
         names = [channel.name for channel in contract.actions.channels]
         if contract.gripper is None or GRIPPER_CHANNEL not in names:
             return "it has no gripper, or none with a channel of its actions"
-        return TableTask.refusal(contract)
+        return super().refusal(contract)
 
     def _scene(self) -> Scene:
         bare = super()._scene()

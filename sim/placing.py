@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from jepa_robot.robot.contract import TWIST_CHANNELS, ActionChannel, Actions, RobotContract
+from jepa_robot.robot.kinematics import Kinematics
 from jepa_robot.robot.limiter import SafetyLimiter
 from jepa_robot_sim.arm import SimulatedArm
 
@@ -42,6 +43,14 @@ class Placer:
                 break
             limiter.step(period, np.clip(error / (0.1 * scale), -1, 1))
         return limiter.positions.copy()
+
+
+def held_height(contract: RobotContract) -> float | None:
+    """The height at which actions keep the hand (m); None where they move it up and down."""
+    actions = contract.actions
+    if actions.kind != "ee_twist" or "vz" in [channel.name for channel in actions.channels]:
+        return None
+    return float(Kinematics(contract).pose(np.array(contract.home))[0][2])
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class TableTask:
     distance = (0.10, 0.25)  # m, of the goal from where the block starts
     success_distance = 0.05  # m, at the end of the episode
     goal_label = OBJECT
+    channels = LINEAR_CHANNELS  # that the hand must have
 
     def __init__(self, contract: RobotContract, randomisation: Randomisation = NOMINAL) -> None:
         self.contract, self.randomisation = contract, randomisation
@@ -68,13 +69,14 @@ class TableTask:
         bare = bare_scene(self.contract, self.shape.depth, self.randomisation.distractors)
         return replace(bare, block=block_at(bare.scale))
 
-    @staticmethod
-    def refusal(contract: RobotContract) -> str | None:
-        """The hand must be moved along all three axes."""
+    @classmethod
+    def refusal(cls, contract: RobotContract) -> str | None:
+        """The hand must be moved along the axes that it takes."""
         actions = contract.actions
         names = [channel.name for channel in actions.channels]
-        if actions.kind != "ee_twist" or not set(LINEAR_CHANNELS) <= set(names):
-            return f"its actions are {actions.kind} of {names}, expected ee_twist of vx, vy, vz"
+        if actions.kind != "ee_twist" or not set(cls.channels) <= set(names):
+            expected = ", ".join(cls.channels)
+            return f"its actions are {actions.kind} of {names}, expected ee_twist of {expected}"
         return None
 
     def is_success(self, labels: dict[str, np.ndarray], goal: np.ndarray) -> bool:
@@ -99,7 +101,7 @@ class TableTask:
         lower[2] = self.lower[2] + 0.2 * self._edge
         upper[2] = min(upper[2], self.lower[2] + HAND_HEIGHTS * self.scene.scale)
         for _ in self._attempts():
-            hand = rng.uniform(lower, upper)
+            hand = self._at_height(rng.uniform(lower, upper))
             if self._is_off(hand, block):
                 break
         return hand
@@ -112,8 +114,13 @@ class TableTask:
             spot = block[:2] + way * (self._clear + away)
             height = self.lower[2] + rng.uniform(0.1, 0.8) * self._edge
             if (spot > self.lower[:2] + 0.003).all() and (spot < self.upper[:2] - 0.003).all():
-                return np.append(spot, height)
+                return self._at_height(np.append(spot, height))
         return self.sample_hand(rng, block)
+
+    def _at_height(self, hand: np.ndarray) -> np.ndarray:
+        """A place of the hand, at the height that it is kept at, if it is."""
+        height = self.hand.held_height
+        return hand if height is None else np.append(hand[:2], height)
 
     def vary(self, rng: np.random.Generator, *clear_of: np.ndarray) -> Variation:
         """What differs from the nominal scene; distractors stand clear of some places."""
@@ -174,10 +181,12 @@ class Push(TableTask):
     """Push the block 10 to 25 cm along the surface to a place.
 
     The hand starts anywhere in the low 15 cm of the workspace, and is anywhere there in the goal
-    picture, which does not show where a push would end.
+    picture, which does not show where a push would end. An arm whose actions keep its hand at one
+    height pushes at that.
     """
 
     name = "push"
+    channels = LINEAR_CHANNELS[:2]
     near, pushes, through = 0.6, 0.7, 0.2  # shares of explored episodes: begin close to the block,
     # noisy scripted pushes, straight through it; the rest is smooth noise
 

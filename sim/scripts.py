@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jepa_robot.robot.contract import GRIPPER_CHANNEL, RobotContract
-from jepa_robot_sim.placing import LINEAR_CHANNELS, HandShape
+from jepa_robot_sim.placing import LINEAR_CHANNELS, HandShape, held_height
 from jepa_robot_sim.scenes import Scene
 
 REACTION = 0.15  # s in which a script wants to be where it goes
@@ -32,6 +32,7 @@ class Hand:
             )
         self.time_step = contract.rates.time_step
         self.lower, self.upper = (np.array(corner) for corner in contract.workspace)
+        self.held_height = held_height(contract)
         self._names = [channel.name for channel in actions.channels]
         self._scale = actions.scale
         scale = dict(zip(self._names, actions.scale, strict=True))
@@ -74,6 +75,8 @@ class Pusher:
     @property
     def height(self) -> float:
         """Of the hand as it pushes (m): so high that it can brake without leaving the workspace."""
+        if self.hand.held_height is not None:
+            return self.hand.held_height
         return self.hand.lower[2] + max(0.006, BRAKING_ROOM * self.hand.speed)
 
     @property

@@ -11,7 +11,7 @@ from jepa_robot_sim.around import PushAround
 from jepa_robot_sim.episodes import HAND, Episode
 from jepa_robot_sim.exploration import Explorer, RandomExplorer, explore
 from jepa_robot_sim.picking import PickAndPlace
-from jepa_robot_sim.placing import MARGIN, QUICK, Placer, hand_shape
+from jepa_robot_sim.placing import MARGIN, QUICK, Placer, hand_shape, held_height
 from jepa_robot_sim.pushing import Push
 from jepa_robot_sim.scenes import NOMINAL, Randomisation, Scene, bare_scene, place_distractors
 from jepa_robot_sim.scripts import Hand
@@ -35,8 +35,8 @@ class Task(Protocol):
     goal_label: str
     scene: Scene | None
 
-    @staticmethod
-    def refusal(contract: RobotContract) -> str | None:
+    @classmethod
+    def refusal(cls, contract: RobotContract) -> str | None:
         """Why an arm cannot do this task; None if it can."""
         ...
 
@@ -84,9 +84,12 @@ class Reach:
         if randomisation.distractors:
             self.scene = bare_scene(contract, hand_shape(contract).depth, randomisation.distractors)
 
-    @staticmethod
-    def refusal(contract: RobotContract) -> str | None:
-        """None: every arm can."""
+    @classmethod
+    def refusal(cls, contract: RobotContract) -> str | None:
+        """Every arm can, unless its hand is kept at a height."""
+        height = held_height(contract)
+        if height is not None:
+            return f"its actions keep the hand at {height:.3g} m, expected a channel vz too"
         return None
 
     @property

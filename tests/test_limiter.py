@@ -192,3 +192,52 @@ def test_twist_moves_the_hand_as_the_contract_says(contract):
 def test_stepping_before_the_joints_are_known_is_an_error(contract):
     with pytest.raises(RuntimeError, match="before reset"):
         SafetyLimiter(contract).step(PERIOD, None)
+
+
+def test_braking_hardly_leaves_the_way_of_the_hand():
+    """Joints that stop one after the other would turn the hand off its way by centimetres."""
+    limiter = SafetyLimiter(load_contract("panda_table"))
+    limiter.reset(limiter.contract.home, is_ramped=False)
+    for _ in range(100):
+        limiter.step(PERIOD, np.array([1.0, 0.5, 0.0, 0.0]))
+    stop = limiter.way_to_rest
+    path = np.array(
+        [
+            limiter.kinematics.position(stop.at(time).positions)
+            for time in np.linspace(0, stop.duration, 20)
+        ]
+    )
+    way = (path[-1] - path[0]) / np.linalg.norm(path[-1] - path[0])
+    assert np.linalg.norm(path[-1] - path[0]) > 0.02
+    off = path - path[0] - np.outer((path - path[0]) @ way, way)
+    assert np.linalg.norm(off, axis=1).max() < 0.003
+
+
+def test_axes_without_a_channel_are_held_where_the_hand_is_at_home():
+    limiter = SafetyLimiter(load_contract("panda_push"))
+    home = limiter.kinematics.position(np.array(limiter.contract.home))
+    limiter.reset(limiter.contract.home)
+    rng, heights = np.random.default_rng(0), []
+    for step in range(3000):
+        if step % 50 == 0:
+            action = rng.choice([-1.0, 0.0, 1.0], 2)
+        limiter.step(PERIOD, action)
+        heights.append(limiter.kinematics.position(limiter.positions)[2])
+    assert np.abs(np.array(heights) - home[2]).max() < 0.002
+    assert np.ptp(limiter.kinematics.position(limiter.positions)[:2] - home[:2]) > 0.01
+
+
+def test_a_hand_that_is_off_its_height_comes_back_slowly():
+    contract = load_contract("panda_push")
+    limiter = SafetyLimiter(contract)
+    home = limiter.kinematics.position(np.array(contract.home))
+    lifted = np.array(contract.home) + np.array([0, -0.05, 0, 0, 0, 0, 0])
+    limiter.reset(lifted)
+    height = limiter.kinematics.position(lifted)[2]
+    assert height > home[2] + 0.01
+    heights = [height]
+    for _ in range(500):
+        limiter.step(PERIOD, np.zeros(2))
+        heights.append(limiter.kinematics.position(limiter.positions)[2])
+    assert abs(heights[-1] - home[2]) < 0.002
+    assert np.abs(np.diff(heights)).max() / PERIOD < 0.11

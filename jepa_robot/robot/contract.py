@@ -95,8 +95,9 @@ class ActionChannel:
 class Actions:
     """What an action means: ``ee_twist`` in the base frame, or ``joint_velocity``.
 
-    ``keeps_orientation``: a twist without angular channels keeps the hand as it is at home. The
-    last channel may be ``gripper``.
+    Along an axis without a linear channel a twist keeps the hand where it is at home. So does
+    ``keeps_orientation`` with how it is turned, without angular channels. The last channel may be
+    ``gripper``.
     """
 
     kind: str

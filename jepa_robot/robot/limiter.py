@@ -20,7 +20,8 @@ from jepa_robot.robot.profile import JointMotion, Profile, ProfileGenerator
 
 DAMPING = 0.05  # greatest damping of the least squares, at a singularity
 NEAR_SINGULAR = 0.08  # least singular value of the Jacobian from which on it is damped
-ORIENTATION_GAIN = 4.0  # 1/s
+POSE_GAIN = 4.0  # 1/s, back to what of the hand's pose at home is held
+HELD_SPEED = 0.1  # m/s of that, at most
 POSTURE_GAIN = 1.0  # 1/s
 APPROACH_TIME = 0.2  # s: workspace faces and obstacles are approached exponentially
 BRAKING = 0.6  # of the acceleration limit is what joint limits are approached with
@@ -81,7 +82,7 @@ class SafetyLimiter:
         self._jerk_limit = contract.limits("jerk")
         self._deceleration = BRAKING * contract.limits("acceleration")
         self._home = np.array(contract.home)
-        self._orientation = self.kinematics.pose(self._home)[1]
+        self._place, self._orientation = self.kinematics.pose(self._home)
         self._box = tuple(np.array(corner) for corner in contract.workspace)
         self._scale = contract.actions.scale
         self._is_twist = contract.actions.kind == "ee_twist"
@@ -89,6 +90,8 @@ class SafetyLimiter:
         self._moves_gripper = GRIPPER_CHANNEL in names
         order = TWIST_CHANNELS if self._is_twist else contract.joint_names
         self._channels = np.array([order.index(n) for n in names if n != GRIPPER_CHANNEL], int)
+        held = [axis for axis in range(3) if self._is_twist and axis not in self._channels]
+        self._held = np.array(held, int)
         self._is_positional = self._is_twist and not (
             contract.actions.keeps_orientation or any(n in TWIST_CHANNELS[3:] for n in names)
         )
@@ -223,6 +226,9 @@ class SafetyLimiter:
         twist = np.zeros(6)
         twist[self._channels] = channels
         around = self._around
+        if len(self._held):
+            back = POSE_GAIN * (self._place - around.hand)[self._held]
+            twist[self._held] = self._ramp * np.clip(back, -HELD_SPEED, HELD_SPEED)
         least = np.minimum((self._box[0] - around.hand) / APPROACH_TIME, 0)
         most = np.maximum((self._box[1] - around.hand) / APPROACH_TIME, 0)
         linear = np.minimum(np.maximum(twist[:3], least), most)
@@ -230,7 +236,7 @@ class SafetyLimiter:
             active.append("workspace")
         twist[:3] = linear
         if self.contract.actions.keeps_orientation:
-            twist[3:] = ORIENTATION_GAIN * pinocchio.log3(self._orientation @ around.rotation.T)
+            twist[3:] = POSE_GAIN * pinocchio.log3(self._orientation @ around.rotation.T)
         jacobian = around.jacobian
         if self._is_positional:
             jacobian, twist = jacobian[:3], twist[:3]
@@ -265,7 +271,7 @@ class SafetyLimiter:
     def _brake(self, period: float) -> None:
         self.path = self._stop
         motion = self._stop.at(period)
-        self._take(motion, self._profiles.stop(motion), self._look_around(motion.positions))
+        self._take(motion, self._stop.after(period), self._look_around(motion.positions))
 
     def _take(self, motion: JointMotion, stop: Profile, around: Surroundings) -> None:
         self.motion, self._stop, self._around = motion, stop, around

@@ -31,16 +31,22 @@ class JointMotion:
 class Profile:
     """A motion from one state to wanted velocities, as fast as the limits allow."""
 
-    def __init__(self, trajectory: ruckig.Trajectory, velocities: np.ndarray) -> None:
-        self._trajectory, self._velocities = trajectory, velocities
-        self.duration = trajectory.duration  # s
+    def __init__(
+        self, trajectory: ruckig.Trajectory, velocities: np.ndarray, begin: float = 0.0
+    ) -> None:
+        self._trajectory, self._velocities, self._begin = trajectory, velocities, begin
+        self.duration = max(trajectory.duration - begin, 0.0)  # s
 
     def at(self, time: float) -> JointMotion:
         """The motion ``time`` s after the start; from the end on at the wanted velocities."""
-        position, velocity, acceleration = self._trajectory.at_time(time)
+        position, velocity, acceleration = self._trajectory.at_time(self._begin + time)
         if time >= self.duration:  # exactly, so that a stop ends at rest
             velocity, acceleration = self._velocities, np.zeros(len(position))
         return JointMotion(np.array(position), np.array(velocity), np.array(acceleration))
+
+    def after(self, time: float) -> Profile:
+        """What is left of it after ``time`` s."""
+        return Profile(self._trajectory, self._velocities, self._begin + time)
 
 
 class ProfileGenerator:
@@ -61,8 +67,11 @@ class ProfileGenerator:
         return self._make(motion, velocities, ruckig.Synchronization.Time)
 
     def stop(self, motion: JointMotion) -> Profile:
-        """From ``motion`` to rest, each joint as soon as it can."""
-        return self._make(motion, self._zeros, ruckig.Synchronization.No)
+        """From ``motion`` to rest, all joints together: so the hand hardly leaves its way.
+
+        Each as soon as it can, and a hand that brakes would sink, rise or turn by centimetres.
+        """
+        return self._make(motion, self._zeros, ruckig.Synchronization.Phase)
 
     def _make(
         self, motion: JointMotion, velocities: np.ndarray, synchronization: ruckig.Synchronization
