@@ -15,11 +15,8 @@ from typing import Protocol
 import numpy as np
 
 from jepa_robot.models import Bundle
-from jepa_robot.modules.actor import Actor, ActorConfig
-from jepa_robot.modules.configurator import Configurator, Task
-from jepa_robot.modules.cost import Cost, CostConfig
-from jepa_robot.modules.perception import Perception
-from jepa_robot.modules.world_model import WorldModel
+from jepa_robot.modules.agent import InProcessAgent
+from jepa_robot.modules.configurator import Task
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot_sim.arm import SimulatedArm
 from jepa_robot_sim.episodes import Episode
@@ -115,19 +112,13 @@ class InProcessRunner:
         mode: str,
         goal: str,
     ) -> None:
-        bundle.check_fits(contract)
         self._contract, self._task, self.judge = contract, task, judge
         self._mode, self._goal = mode, goal
         self._world = ArmWorld(contract, judge)
-        self._perception = Perception(bundle)
-        self._cost = Cost(bundle, contract)
-        self._actor = Actor(bundle, WorldModel(bundle), self._cost)
-        self._configurator = Configurator(contract, bundle)
-        self._latent_size = bundle.latent_size
+        self._agent = InProcessAgent(contract, bundle)
 
     def run(self, episode: Episode, goal_images: list[np.ndarray], seed: int) -> EpisodeResult:
         decide = self._decider(episode, goal_images, seed)
-        self._perception.forget()
         frame = self._world.reset(episode)
         actions, times, labels = [], [], []
         for _ in range(self.judge.steps):
@@ -146,14 +137,12 @@ class InProcessRunner:
             policy = BaselinePolicy(self._mode, self._contract, self.judge, episode, seed)
             return lambda frame: policy.act(frame.labels)[0]
         task = replace(self._task, mode=int(self._mode))
+        configurator = self._agent.configurator
         if self._goal == "image":
-            task = self._configurator.with_image(task, images)
+            self._agent.begin(configurator.with_image(task, images))
         else:
-            task = self._configurator.with_position(task, episode.goal)
-        sections = self._configurator.sections(task)
-        self._cost.configure(CostConfig.from_section(sections["cost"], self._latent_size))
-        self._actor.configure(ActorConfig.from_section(sections["actor"], self._latent_size))
-        return lambda frame: self._actor.act(self._perception.encode(frame.observation))[0]
+            self._agent.begin(configurator.with_position(task, episode.goal))
+        return lambda frame: self._agent.act(frame.observation)
 
     def close(self) -> None:
         self._world.close()

@@ -11,12 +11,15 @@ predictor       state [N, S], action [N, A], z [N, Z]                       next
 policy          state [N, S], goal_latent [N, D]                            action [N, A]
 readout         latent [N, D]                                               position [N, G] (m)
 goal_encoder    position [N, G] (m)                                         latent [N, D]
+critic          state [N, S], goal_latent [N, D]                            cost [N]
 ==============  ==========================================================  ==================
 
-A state ``[S]`` is proprioception ``[2J]`` in SI units followed by the latent ``[D]``, which is made
-of the last K frames; images lack that axis where K is 1. Views are how far each camera's picture is
+A state ``[S]`` is proprioception ``[P]`` in SI units followed by the latent ``[D]``. Proprioception
+begins with joint positions and velocities ``[2J]``; the hand's place and velocity may follow, by
+forward kinematics in the encoder's graph (P = 2J + 6, else 2J). The latent is made of the last K
+frames; images lack that axis where K is 1. Views are how far each camera's picture is
 from the training pictures, 1 the limit; an encoder may lack them. Z may be 0. A bundle for goal
-images alone has neither readout nor goal encoder.
+images alone has neither readout nor goal encoder, and many have no critic.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ from jepa_robot.robot.contract import RobotContract
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
-GRAPHS = ("encoder", "predictor", "policy", "readout", "goal_encoder")
+GRAPHS = ("encoder", "predictor", "policy", "readout", "goal_encoder", "critic")
 FIELDS = (
     *("id", "latent_size", "image_size", "joints", "cameras", "actions", "time_step"),
     *("opset", "files", "data", "command", "results"),
@@ -101,8 +104,14 @@ class Bundle:
         return self.manifest["id"]
 
     @property
-    def proprioception_size(self) -> int:
+    def measured_size(self) -> int:
+        """2J, of joint positions and velocities."""
         return 2 * len(self.manifest["joints"])
+
+    @property
+    def proprioception_size(self) -> int:
+        """P, of what the encoder makes of them: the state's first part."""
+        return self.manifest.get("proprioception_size", self.measured_size)
 
     @property
     def latent_size(self) -> int:
@@ -134,6 +143,10 @@ class Bundle:
         """The latents ``[..., D]`` of states ``[..., S]``."""
         return states[..., self.proprioception_size :]
 
+    def has(self, graph: str) -> bool:
+        """Whether the bundle has such a graph."""
+        return f"{graph}.onnx" in self.manifest["files"]
+
     def session(self, graph: str) -> Session:
         """The graph ``encoder``, ``predictor``, ..., loaded once, on the GPU where there is one.
 
@@ -142,7 +155,7 @@ class Bundle:
         """
         if graph not in self._sessions:
             name = f"{graph}.onnx"
-            if name not in self.manifest["files"]:
+            if not self.has(graph):
                 raise InvalidBundle(f"{self.path}: has no {name}, expected one")
             session = Session(self.path / name, _providers(), self._threads)
             self._check_sizes(graph, session)
@@ -152,7 +165,7 @@ class Bundle:
     def _check_sizes(self, graph: str, session: Session) -> None:
         """The last axis of each input and output is what the manifest says, where it is fixed."""
         sizes = {
-            "proprioception": self.proprioception_size,
+            "proprioception": self.measured_size,
             "state": self.state_size,
             "next_state": self.state_size,
             "action": self.action_size,

@@ -33,8 +33,13 @@ from jepa_robot.dataset import (
     write_dataset,
 )
 from jepa_robot.files import write_atomically
+from jepa_robot.models import Bundle
+from jepa_robot.modules.actor import MODE_1
+from jepa_robot.modules.agent import InProcessAgent
+from jepa_robot.modules.configurator import load_task
 from jepa_robot.modules.perception import preprocess
 from jepa_robot.robot.contract import RobotContract
+from jepa_robot_sim.exploration import Explorer, PractisingExplorer, practice_noise
 from jepa_robot_sim.scenes import NOMINAL, Randomisation
 from jepa_robot_sim.tasks import TASKS, make_task
 from jepa_robot_sim.world import ArmWorld, Frame
@@ -74,6 +79,7 @@ class ArmSource:
     """A simulated arm that explores a task's scene.
 
     ``image_size`` is that of stored pictures; ``steps`` those of an episode, 0 for the task's.
+    ``model``: a bundle whose policy does the task, with noise, in place of exploration.
     """
 
     contract: RobotContract
@@ -81,6 +87,7 @@ class ArmSource:
     randomisation: Randomisation = NOMINAL
     image_size: tuple[int, int] = (64, 64)
     steps: int = 0
+    model: str = ""
 
     @property
     def episode_steps(self) -> int:
@@ -100,14 +107,26 @@ class ArmRecorder:
         interface = source.contract.interface()
         self._cameras = interface["cameras"]
         self.about = About(interface, source.task, self._task.goal_label)
+        self._agent = None
+        if source.model:
+            self._agent = InProcessAgent(source.contract, Bundle(source.model, threads=1))
+            self._policy = replace(load_task(source.task), mode=MODE_1)
+
+    def _explorer(self, rng: np.random.Generator, steps: int) -> Explorer:
+        if self._agent is None:
+            return self._task.explore(rng, steps)
+        episode = self._task.sample(rng)
+        noise = practice_noise(rng, steps, self._source.contract.actions.size)
+        self._agent.begin(self._agent.configurator.with_position(self._policy, episode.goal))
+        return PractisingExplorer(episode, self._agent, noise)
 
     def record(self, rng: np.random.Generator) -> Columns:
         steps = self._source.episode_steps
-        explorer = self._task.explore(rng, steps)
+        explorer = self._explorer(rng, steps)
         frame = self._world.reset(explorer.episode)
         frames, actions, scripted = [frame], [], []
         for _ in range(steps):
-            action, is_scripted = explorer.act(frame.labels)
+            action, is_scripted = explorer.act(frame)
             frame = self._world.step(action)
             frames.append(frame)
             actions.append(action)

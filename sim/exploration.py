@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from jepa_robot_sim.episodes import Episode
+
+if TYPE_CHECKING:
+    from jepa_robot.modules.agent import InProcessAgent
+    from jepa_robot_sim.world import Frame
 
 AMPLITUDE = (0.15, 1.5)  # standard deviation of the actions, log-uniform over episodes
 CORRELATION = (0.6, 0.97)  # of an action with the next, uniform over episodes
 BOUND = (2.0, 20.0)  # of summed actions, log-uniform over episodes
 REST_SHARE = 0.15  # of the episodes: stop half-way and stay
 SCRIPT_NOISE = (0.05, 0.35)  # standard deviation of what is added to scripted actions, log-uniform
+PRACTICE_NOISE = 0.7  # largest standard deviation of what is added to an agent's actions
 
 
 class Explorer(Protocol):
@@ -22,11 +27,10 @@ class Explorer(Protocol):
 
     episode: Episode
 
-    def act(self, labels: dict[str, np.ndarray]) -> tuple[np.ndarray, bool]:
-        """The next action ``[A]`` in [-1, 1], and whether a script made it.
+    def act(self, frame: Frame) -> tuple[np.ndarray, bool]:
+        """The next action ``[A]`` in [-1, 1], which answers a frame, and whether a script made it.
 
-        Args:
-            labels: of the frame that the action answers; only scripts look at them.
+        Only scripts look at what is true of the frame.
         """
         ...
 
@@ -37,7 +41,7 @@ class RandomExplorer:
     def __init__(self, episode: Episode, actions: np.ndarray) -> None:
         self.episode, self._actions = episode, iter(actions)
 
-    def act(self, labels: dict[str, np.ndarray]) -> tuple[np.ndarray, bool]:
+    def act(self, frame: Frame) -> tuple[np.ndarray, bool]:
         return next(self._actions), False
 
 
@@ -58,9 +62,29 @@ class ScriptedExplorer:
     ) -> None:
         self.episode, self._script, self._noise = episode, script, iter(noise)
 
-    def act(self, labels: dict[str, np.ndarray]) -> tuple[np.ndarray, bool]:
-        action = self._script(labels) + next(self._noise)
+    def act(self, frame: Frame) -> tuple[np.ndarray, bool]:
+        action = self._script(frame.labels) + next(self._noise)
         return np.clip(action, -1, 1).astype(np.float32), True
+
+
+class PractisingExplorer:
+    """An agent that does an episode's task, with smooth noise on its actions.
+
+    A world model that was trained on exploration alone is wrong where its own plans lead: there it
+    is used, and there it has seen nothing.
+
+    Args:
+        episode: where it begins, and its goal.
+        agent: has been given that goal.
+        noise: ``[steps, A]``.
+    """
+
+    def __init__(self, episode: Episode, agent: InProcessAgent, noise: np.ndarray) -> None:
+        self.episode, self._agent, self._noise = episode, agent, iter(noise)
+
+    def act(self, frame: Frame) -> tuple[np.ndarray, bool]:
+        action = self._agent.act(frame.observation) + next(self._noise)
+        return np.clip(action, -1, 1).astype(np.float32), False
 
 
 def explore(rng: np.random.Generator, steps: int, size: int) -> np.ndarray:
@@ -92,6 +116,11 @@ def stay_near(rng: np.random.Generator, actions: np.ndarray) -> np.ndarray:
 def script_noise(rng: np.random.Generator, steps: int, size: int) -> np.ndarray:
     """What is added to scripted actions: ``[steps, size]``."""
     return math.exp(rng.uniform(*np.log(SCRIPT_NOISE))) * _smooth(rng, steps, size)
+
+
+def practice_noise(rng: np.random.Generator, steps: int, size: int) -> np.ndarray:
+    """What is added to an agent's actions: ``[steps, size]``, none to much over episodes."""
+    return rng.uniform(0, PRACTICE_NOISE) * _smooth(rng, steps, size)
 
 
 def _smooth(rng: np.random.Generator, steps: int, size: int) -> np.ndarray:

@@ -67,6 +67,17 @@ def build(path: Path, contract: RobotContract, name: str = "tiny", seed: int = 0
             [helper.make_node("MatMul", [source, "w"], [target])],
             {"w": weights(*sizes)},
         )
+    _graph(
+        path / "critic.onnx",
+        {"state": state, "goal_latent": latent},
+        ("cost", None),
+        [
+            helper.make_node("MatMul", ["state", "pick"], ["latent"]),
+            helper.make_node("Sub", ["goal_latent", "latent"], ["error"]),
+            helper.make_node("ReduceL2", ["error"], ["cost"], axes=[1], keepdims=0),
+        ],
+        {"pick": pick},
+    )
     camera = contract.cameras[0]
     write_manifest(
         path,
@@ -109,7 +120,8 @@ def _graph(path: Path, inputs: dict, output: tuple, nodes: list, constants: dict
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size])
         for name, size in inputs.items()
     ]
-    out = [helper.make_tensor_value_info(output[0], TensorProto.FLOAT, ["N", output[1]])]
+    shape = ["N", output[1]] if output[1] else ["N"]
+    out = [helper.make_tensor_value_info(output[0], TensorProto.FLOAT, shape)]
     _save(path, nodes, ins, out, constants)
 
 

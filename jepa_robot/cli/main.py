@@ -69,6 +69,9 @@ def collect(
     distractors: Annotated[
         int, typer.Option(min=0, help="Bodies that have nothing to do with the task.")
     ] = 0,
+    model: Annotated[
+        str, typer.Option(help="A bundle whose policy does the task, with noise: practice.")
+    ] = "",
     env: Env = "",
     env_module: EnvModule = "",
     env_options: EnvOptions = None,
@@ -94,7 +97,7 @@ def collect(
         from jepa_robot_sim.scenes import Randomisation
 
         randomisation = Randomisation.full(randomise, distractors)
-        source = ArmSource(load_contract(robot), task, randomisation)
+        source = ArmSource(load_contract(robot), task, randomisation, model=model)
     with progress("collecting") as report:
         count = run(
             source, file, transitions, seed, processes, backend.value, append, command(), report
@@ -108,13 +111,15 @@ def train(
     run: Annotated[Path, typer.Argument(help="Where checkpoints and logs go.")],
     robot: Robot = "panda",
     config: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Settings, YAML."),
-    ] = None,
+        str, typer.Option(help="Settings: a YAML file, or a shipped name: object, practice.")
+    ] = "",
     settings: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option("--set", help="A setting, such as jepa.encoder.name=vit; repeat it."),
     ] = None,
+    begin: Annotated[
+        str, typer.Option("--from", help="A finished run whose networks are trained on.")
+    ] = "",
     seed: Seed = 0,
     accelerator: Annotated[str, typer.Option(help="Lightning's: cpu, gpu, auto.")] = "auto",
     devices: Annotated[str, typer.Option(help="Lightning's: how many, or which.")] = "1",
@@ -123,7 +128,8 @@ def train(
     workers: Annotated[int, typer.Option(min=0, help="Processes that prepare batches.")] = 0,
     json_file: Json = None,
 ) -> None:
-    """Train the JEPA, its readout and the Mode-1 policy. Goes on where it was stopped."""
+    """Train the JEPA, its readout, policy and critic. Goes on where it was stopped."""
+    from jepa_robot import resources
     from jepa_robot.cli.progress import progress
     from jepa_robot.dataset import read_about
     from jepa_robot.learning.configuration import configure
@@ -131,7 +137,8 @@ def train(
     from jepa_robot.learning.training import Devices
     from jepa_robot.robot.contract import load_contract
 
-    chosen = configure(TrainConfig, config, [f"seed={seed}", *(settings or [])])
+    file = resources.find("config/training", config, ".yaml") if config else None
+    chosen = configure(TrainConfig, file, [f"seed={seed}", f"begin={begin!r}", *(settings or [])])
     about = read_about(data)
     contract = load_contract(robot) if about is not None and about.interface["joints"] else None
     computing = Devices(accelerator, devices, num_nodes, strategy, workers)

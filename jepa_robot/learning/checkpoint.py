@@ -17,7 +17,7 @@ from jepa_robot.dataset import Dataset
 from jepa_robot.files import write_atomically
 from jepa_robot.learning.networks import Agent, AgentShape
 
-FORMAT = 2
+FORMAT = 3
 FILE = "checkpoint.pt"
 SAMPLES = 64
 

@@ -26,7 +26,6 @@ from jepa_robot.robot.contract import RobotContract
 
 WEIGHTS = {"goal_latent": 1.0, "effort": 0.002, "joint_limits": 1.0}
 JUDGED = 4096  # pairs
-LEAST_WEIGHT = 0.02  # of a cloned action after which nothing moved
 NEAREST_OF = (1, 8, 64, 512)  # goals: the nearest of so many random frames, in latent distance
 
 
@@ -147,27 +146,23 @@ def fit_policy(
     labels: np.ndarray,
     config: DistillConfig,
     rng: np.random.Generator,
-    weights: np.ndarray | None = None,
 ) -> None:
-    """Regress actions ``[N, A]``, some of which may weigh less, ``[N]``."""
+    """Regress actions ``[N, A]``."""
     state, goal, label = map(torch.from_numpy, (states, goals, labels))
-    weight = torch.ones(len(label)) if weights is None else torch.from_numpy(weights)
     optimizer = Optimizer(
-        agent.policy.parameters(), config.iterations, config.learning_rate, weight_decay=1e-4
+        agent.policy.network.parameters(),
+        config.iterations,
+        config.learning_rate,
+        weight_decay=1e-4,
     )
     for _ in range(config.iterations):
         chosen = torch.from_numpy(rng.integers(len(label), size=config.batch))
         action = agent.policy(state[chosen], goal[chosen])
-        error = (action - label[chosen]).square().mean(dim=1)
-        optimizer.step((weight[chosen] * error).mean())
+        optimizer.step((action - label[chosen]).square().mean())
 
 
 def clone_behaviour(
-    agent: Agent,
-    encoded: Encoded,
-    config: DistillConfig,
-    furthest: int = 15,
-    moved: float = 0.0,
+    agent: Agent, encoded: Encoded, config: DistillConfig, furthest: int = 15
 ) -> float:
     """Train the policy on what was done in the data, with what came of it as the goal.
 
@@ -179,8 +174,6 @@ def clone_behaviour(
         encoded: the data.
         config: settings of the regression.
         furthest: steps from a frame to its goal, at most.
-        moved: where above 0, goals are places alone, what the readout gives as the goal encoder
-            encodes it; what moves less than that (m) counts less, and less than half of it hardly.
 
     Returns:
         Mean squared difference of policy and recorded actions.
@@ -192,15 +185,8 @@ def clone_behaviour(
     ahead = np.minimum(starts + rng.integers(1, furthest + 1, (8, len(starts))), last)
     rows = np.tile(starts, len(ahead))
     states, goals = encoded.states[encoded.at(rows)], encoded.latents[encoded.at(ahead.ravel())]
-    actions, weights = data.columns["action"][rows], None
-    if moved:
-        with torch.no_grad():
-            places = agent.readout(torch.from_numpy(encoded.latents))
-            there = places[encoded.at(ahead.ravel())]
-            way = (there - places[encoded.at(rows)]).norm(dim=1)
-            goals = agent.goal_encoder(there).numpy()
-        weights = (2 * way / moved - 1).clamp(LEAST_WEIGHT, 1).numpy()
-    fit_policy(agent, states, goals, actions, config, rng, weights)
+    actions = data.columns["action"][rows]
+    fit_policy(agent, states, goals, actions, config, rng)
     some = rng.integers(len(actions), size=JUDGED)
     with torch.no_grad():
         cloned = agent.policy(torch.from_numpy(states[some]), torch.from_numpy(goals[some]))

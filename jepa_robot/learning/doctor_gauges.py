@@ -246,7 +246,7 @@ def measure_order(
     """
     bundle = seen.bundle
     goals = rng.choice(rows, min(GOALS, len(rows)), replace=False)
-    joints = np.zeros((len(goals), bundle.proprioception_size), np.float32)
+    joints = np.zeros((len(goals), bundle.measured_size), np.float32)
     frames = np.repeat(goals[:, None], bundle.history, axis=1)
     latents = bundle.latent(_encode(bundle, seen.data, frames, joints))
     which, other = rng.integers(len(goals), size=PAIRS), rng.choice(rows, PAIRS)

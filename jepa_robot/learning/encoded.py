@@ -19,19 +19,20 @@ CHUNK = 512  # frames that are encoded at once
 class Encoded:
     """The usable frames of a dataset, one after the other.
 
-    ``latents`` ``[N, D]`` of ``rows`` ``[N]``; ``looks`` ``[N, cameras, n]``, by which pictures are
-    told to be familiar.
+    ``latents`` ``[N, D]`` and ``proprioception`` ``[N, P]`` of ``rows`` ``[N]``; ``looks``
+    ``[N, cameras, n]``, by which pictures are told to be familiar.
     """
 
     data: Dataset
     rows: np.ndarray
     latents: np.ndarray
+    proprioception: np.ndarray
     looks: Tensor
 
     @property
     def states(self) -> np.ndarray:
         """``[N, S]``: proprioception, then the latent."""
-        return np.concatenate([self.data.proprioception(self.rows), self.latents], axis=1)
+        return np.concatenate([self.proprioception, self.latents], axis=1)
 
     def at(self, rows: np.ndarray) -> np.ndarray:
         """Indices into ``latents`` of rows of the dataset."""
@@ -56,7 +57,9 @@ def encode(agent: Agent, data: Dataset) -> Encoded:
         latents.append(agent.encoder.latents(windows))
     rows = data.rows
     order = np.argsort(rows, kind="stable")
-    return Encoded(data, rows[order], torch.cat(latents).numpy()[order], torch.cat(looks)[order])
+    rows = rows[order]
+    felt = agent.body(torch.from_numpy(data.proprioception(rows))).numpy()
+    return Encoded(data, rows, torch.cat(latents).numpy()[order], felt, torch.cat(looks)[order])
 
 
 def _chunks(data: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -33,14 +33,14 @@ class _Perception(nn.Module):
 
     def __init__(self, agent: Agent) -> None:
         super().__init__()
-        self.encoder = agent.encoder
+        self.encoder, self.body = agent.encoder, agent.body
         self.views = agent.views if agent.views.is_fitted else None
 
     def forward(self, images: Tensor, proprioception: Tensor) -> tuple[Tensor, ...]:
         features = self.encoder.look(images.flatten(0, 1) if images.dim() == 6 else images)
         frames = features.unflatten(0, (-1, self.encoder.history))
         # Of no joints, too: a graph takes all its inputs.
-        state = torch.cat([proprioception, self.encoder.latents(frames)], dim=1)
+        state = torch.cat([self.body(proprioception), self.encoder.latents(frames)], dim=1)
         if self.views is None:
             return (state,)
         last = images[:, -1] if images.dim() == 6 else images
@@ -117,6 +117,7 @@ def write_bundle(agent: Agent, samples: Samples, folder: str | Path, manifest: d
             {
                 **manifest,
                 "latent_size": agent.shape.latent,
+                "proprioception_size": agent.shape.proprioception,
                 "history": agent.shape.history,
                 "z_size": agent.shape.z,
                 "goal_size": agent.shape.goal,
@@ -153,6 +154,12 @@ def _graphs(
         position = agent.readout(latent)
         graphs["readout"] = (agent.readout, {"latent": latent}, ("position",))
         graphs["goal_encoder"] = (agent.goal_encoder, {"position": position}, ("latent",))
+    if agent.critic.is_trained:
+        graphs["critic"] = (
+            agent.critic,
+            {"state": state, "goal_latent": latent.flip(0)},
+            ("cost",),
+        )
     return graphs
 
 

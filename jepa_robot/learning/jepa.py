@@ -24,15 +24,17 @@ from torch.nn import functional
 
 from jepa_robot.dataset import Dataset
 from jepa_robot.energy import PREVENTIONS, MovingAverage, PreventionConfig, make_prevention
+from jepa_robot.learning.body import HAND
 from jepa_robot.learning.encoders import EncoderConfig
 from jepa_robot.learning.layers import check_choice, check_whole, mlp
 from jepa_robot.learning.networks import Agent, AgentShape
 from jepa_robot.learning.optimize import learning_rate_factor
 from jepa_robot.learning.predictors import PredictorConfig
+from jepa_robot.robot.contract import RobotContract
 
 # Of the convolutions, in training only; auto is bfloat16 where the processor computes in it.
 PRECISIONS = ("float32", "bfloat16", "auto")
-WEIGHTS = ("prediction", "proprioception", "inverse", "linearity", "rate")
+WEIGHTS = ("prediction", "proprioception", "inverse", "linearity", "rate", "shared")
 SEEN = ("auto", "embedding", "residual")  # by what prevents collapse
 
 
@@ -66,12 +68,13 @@ class JEPAConfig:
     inverse: float = 1.0
     linearity: float = 3.0
     rate: float = 0.1
+    shared: float = 0.0
     precision: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        one = dict.fromkeys(("latent_size", "horizon", "batch", "iterations"), 1)
-        check_whole(self, "jepa", {**one, "history": 0, "z": 0, "seed": 0})
+        one = dict.fromkeys(("latent_size", "horizon", "batch"), 1)
+        check_whole(self, "jepa", {**one, "iterations": 0, "history": 0, "z": 0, "seed": 0})
         check_choice(self.prevention, "jepa.prevention", PREVENTIONS)
         check_choice(self.prevention_sees, "jepa.prevention_sees", SEEN)
         check_choice(self.precision, "jepa.precision", PRECISIONS)
@@ -134,6 +137,7 @@ class JEPA(lightning.LightningModule):
     def losses(self, images: Tensor, proprioception: Tensor, actions: Tensor) -> dict[str, Tensor]:
         """The weighted terms of windows, laid out as in `Batches`."""
         agent, config = self.agent, self.config
+        proprioception = agent.body(proprioception.flatten(0, 1)).unflatten(0, (len(images), -1))
         features = agent.encoder.look(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         latents = agent.encoder.windows(features)
         losses, z = {}, None
@@ -149,6 +153,9 @@ class JEPA(lightning.LightningModule):
         if self.explained is not None:
             explained = self.explained(agent.predictor.scale(proprioception))
             losses["explained"] = functional.mse_loss(explained, embedded[0].detach())
+            if config.shared:
+                shared = explained.detach() - explained.detach().mean(dim=(0, 1))
+                losses["shared"] = config.shared * (shared * embedded[0]).mean()
             embedded = [part - explained.detach()[:, -part.shape[1] :] for part in embedded]
         losses["prevention"] = prevention(*embedded)
         if not prevention.prediction_trains_encoder:
@@ -231,16 +238,21 @@ def history_for(data: Dataset, config: JEPAConfig) -> int:
     return config.history or (1 if "proprio" in data.columns else 2)
 
 
-def new_agent(data: Dataset, config: JEPAConfig) -> Agent:
-    """An agent for a dataset, with its scales fitted; ``config.seed`` draws its weights."""
+def new_agent(data: Dataset, config: JEPAConfig, contract: RobotContract | None = None) -> Agent:
+    """An agent for a dataset, with its scales fitted; ``config.seed`` draws its weights.
+
+    With a contract it knows the kinematics of its arm.
+    """
     torch.manual_seed(config.seed)
     goal = data.columns.get(data.about.goal)
     history = history_for(data, config)
+    measured = data.proprioception(data.rows[:1]).shape[-1]
     agent = Agent(
         AgentShape(
             cameras=data.cameras,
             image_size=data.image_size,
-            proprioception=data.proprioception(data.rows[:1]).shape[-1],
+            proprioception=measured + (HAND if contract else 0),
+            joints=len(contract.joints) if contract else 0,
             actions=data.columns["action"].shape[1],
             latent=config.latent_size * history,
             history=history,
@@ -250,18 +262,23 @@ def new_agent(data: Dataset, config: JEPAConfig) -> Agent:
             predictor=config.predictor,
         )
     )
-    if agent.shape.proprioception:
+    if contract:
+        agent.body.know(contract)
+    if measured:
         fit_scales(agent, data)
     return agent
 
 
 def fit_scales(agent: Agent, data: Dataset) -> None:
+    """Fit what scales proprioception to a dataset."""
     starts = data.windows(1)
-    joints = torch.from_numpy(data.proprioception(data.rows))
-    steps = data.proprioception(starts + 1) - data.proprioception(starts)
-    agent.predictor.scale.fit(joints)
-    agent.predictor.step_scale.fit(torch.from_numpy(steps))
-    agent.policy.scale.fit(joints)
+    felt, before, after = (
+        agent.body(torch.from_numpy(data.proprioception(rows)))
+        for rows in (data.rows, starts, starts + 1)
+    )
+    agent.predictor.step_scale.fit(after - before)
+    for network in (agent.predictor, agent.policy, agent.critic):
+        network.scale.fit(felt)
 
 
 def _has_bfloat16() -> bool:

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from jepa_robot.learning.body import Body
 from jepa_robot.learning.encoders import Encoder, EncoderConfig
 from jepa_robot.learning.familiarity import Views
 from jepa_robot.learning.layers import Scale, check_whole, mlp
@@ -21,7 +23,8 @@ SMALLEST_IMAGE = 32  # pixels a side
 class AgentShape:
     """Sizes of an agent, and which encoder and predictor it has.
 
-    Cameras, image height and width (any from 32), proprioception P (0 if there is none), actions A,
+    Cameras, image height and width (any from 32), proprioception P (0 if there is none) of joints J
+    (0 if the kinematics are not known, and P is then what is measured), actions A,
     latent D, history K (frames that a latent is made of, each embedded in D / K), goal G (size of
     what a goal position is, 0 if goals are pictures only), z (Z; 0 if the predictor is
     deterministic).
@@ -40,10 +43,11 @@ class AgentShape:
     z: int = 0
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    joints: int = 0
 
     def __post_init__(self) -> None:
         one = dict.fromkeys(("cameras", "actions", "latent", "history"), 1)
-        check_whole(self, "shape", {**one, "proprioception": 0, "goal": 0, "z": 0})
+        check_whole(self, "shape", {**one, "proprioception": 0, "goal": 0, "z": 0, "joints": 0})
         size = tuple(self.image_size)
         if len(size) != 2 or not all(isinstance(n, int) and n >= SMALLEST_IMAGE for n in size):
             raise ValueError(
@@ -88,27 +92,48 @@ class Readout(nn.Module):
         return (self.linear(latent) + self.rest(latent)) * self.scale.std + self.scale.mean
 
 
-class Policy(nn.Module):
-    """Mode-1: actions ``[N, A]`` in [-1, 1] for states ``[N, S]`` and goal latents ``[N, D]``.
+class GoalConditioned(nn.Module):
+    """A function of states ``[N, S]`` and goal latents ``[N, D]``.
 
     It is told where the readout, if there is one, sees what goals are about, now and at the goal.
     """
 
-    def __init__(self, shape: AgentShape, readout: Readout | None) -> None:
+    def __init__(self, shape: AgentShape, readout: Readout | None, outputs: int) -> None:
         super().__init__()
         self.proprioception_size = shape.proprioception
         self.scale = Scale(self.proprioception_size)
         self.readout = readout
-        self.network = mlp(shape.state + shape.latent + 2 * shape.goal, 256, shape.actions)
+        self.network = mlp(shape.state + shape.latent + 2 * shape.goal, 256, outputs)
 
-    def forward(self, state: Tensor, goal_latent: Tensor) -> Tensor:
+    def compute(self, state: Tensor, goal_latent: Tensor) -> Tensor:
         proprioception = self.scale(state[:, : self.proprioception_size])
         latent = state[:, self.proprioception_size :]
         features = [proprioception, latent, goal_latent - latent]
         if self.readout is not None:
             here, there = (self.readout.scale(self.readout(z)) for z in (latent, goal_latent))
-            features += [there.detach(), (there - here).detach()]
-        return torch.tanh(self.network(torch.cat(features, dim=1)))
+            features += [there, there - here]
+        return self.network(torch.cat(features, dim=1))
+
+
+class Policy(GoalConditioned):
+    """Mode-1: actions ``[N, A]`` in [-1, 1]."""
+
+    def __init__(self, shape: AgentShape, readout: Readout | None) -> None:
+        super().__init__(shape, readout, shape.actions)
+
+    def forward(self, state: Tensor, goal_latent: Tensor) -> Tensor:
+        return torch.tanh(self.compute(state, goal_latent))
+
+
+class Critic(GoalConditioned):
+    """The trainable cost: what the policy is expected to cost from a state on, ``[N]``."""
+
+    def __init__(self, shape: AgentShape, readout: Readout | None) -> None:
+        super().__init__(shape, readout, 1)
+        self.register_buffer("is_trained", torch.tensor(False))
+
+    def forward(self, state: Tensor, goal_latent: Tensor) -> Tensor:
+        return functional.softplus(self.compute(state, goal_latent)).squeeze(1)
 
 
 class GoalEncoder(nn.Module):
@@ -131,11 +156,13 @@ class Agent(nn.Module):
         self.shape = shape
         self.encoder = Encoder(shape)
         self.views = Views(shape.cameras, shape.image_size, self.encoder.features)
+        self.body = Body(shape)
         self.predictor = Predictor(shape)
         self.inverse = mlp(2 * shape.latent, 128, shape.actions)
         self.control = nn.Linear(shape.actions, shape.embedding, bias=False)
         self.readout = Readout(shape) if shape.goal else None
         self.policy = Policy(shape, self.readout)
+        self.critic = Critic(shape, self.readout)
         self.goal_encoder = GoalEncoder(shape) if shape.goal else None
 
     def rollout(self, state: Tensor, actions: Tensor, z: Tensor | None = None) -> Tensor:

@@ -14,12 +14,19 @@ import torch
 
 from jepa_robot.dataset import Dataset, open_dataset
 from jepa_robot.files import write_atomically
-from jepa_robot.learning.checkpoint import FILE, Checkpoint, Samples, save_checkpoint
+from jepa_robot.learning.checkpoint import (
+    FILE,
+    Checkpoint,
+    Samples,
+    load_checkpoint,
+    save_checkpoint,
+)
 from jepa_robot.learning.configuration import to_yaml
-from jepa_robot.learning.distill import DistillConfig, clone_behaviour, distill
+from jepa_robot.learning.distill import DistillConfig, distill
 from jepa_robot.learning.encoded import encode, prediction_ratio
 from jepa_robot.learning.export import write_bundle
-from jepa_robot.learning.jepa import JEPAConfig, history_for
+from jepa_robot.learning.imagination import ImaginationConfig, learn_in_imagination
+from jepa_robot.learning.jepa import JEPAConfig, history_for, new_agent
 from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.readout import (
     explained_by_joints,
@@ -27,6 +34,7 @@ from jepa_robot.learning.readout import (
     train_goal_encoder,
     train_readout,
 )
+from jepa_robot.learning.refinement import RefinementConfig, refine_predictor
 from jepa_robot.learning.training import Devices, train_jepa
 from jepa_robot.models import Bundle
 from jepa_robot.modules.cost import POSITION_UNIT
@@ -35,24 +43,29 @@ from jepa_robot.robot.contract import RobotContract
 MAX_LABELS = 500
 VALIDATION_SHARE = 0.05
 EXPLAINED = 0.9  # R² from which on joints tell what goals are about
-FURTHEST, MOVED = 20, 0.03  # steps to a cloned goal, and m that an object is to move by then
 DECISIONS_A_STEP = 10  # of the planner take about as long as a step of the JEPA
 CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything a training run depends on, but for the data. ``seed`` is that of every stage."""
+    """Everything a training run depends on, but for the data. ``seed`` is that of every stage.
+
+    ``begin``: the folder of a finished run whose networks are trained on; none for new ones.
+    """
 
     jepa: JEPAConfig = field(default_factory=JEPAConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
+    refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
+    begin: str = ""
     labels: int = MAX_LABELS
     seed: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.labels, bool) or not 10 <= self.labels <= MAX_LABELS:
             raise ValueError(f"labels is {self.labels!r}, expected 10 to {MAX_LABELS}")
-        for stage in ("jepa", "distill"):
+        for stage in ("jepa", "distill", "refinement", "imagination"):
             settings = dataclasses.replace(getattr(self, stage), seed=self.seed)
             object.__setattr__(self, stage, settings)
 
@@ -133,17 +146,23 @@ def _train(
     progress: Callable[[int, int], None] | None,
     devices: Devices | None,
 ) -> Checkpoint:
-    steps = config.jepa.iterations
-    total = steps + config.distill.decisions * config.distill.rounds // DECISIONS_A_STEP
-    report = progress or (lambda done, total: None)
+    jepa = dataclasses.replace(config.jepa, prevention_sees=prevention_sees(training, config))
+    config = dataclasses.replace(config, jepa=jepa)
+    # A search that knows nothing of what is far ahead hardly finds a contact to be imitated.
+    dreams = jepa.prevention_sees == "residual" and bool(training.about.goal)
+    if dreams:
+        rest = config.refinement.iterations + config.imagination.iterations
+    else:
+        rest = config.distill.decisions * config.distill.rounds // DECISIONS_A_STEP
+    counter = _Counter(progress, jepa.iterations + rest)
     seconds, metrics = {}, {}
 
     begin = time.monotonic()
-    jepa = dataclasses.replace(config.jepa, prevention_sees=prevention_sees(training, config))
-    config = dataclasses.replace(config, jepa=jepa)
-    agent, figures = train_jepa(
-        training, jepa, folder, devices, lambda done, _: report(done, total)
-    )
+    agent, figures = new_agent(training, jepa, contract), {}
+    if config.begin:
+        take_up(agent, load_checkpoint(config.begin).agent, config.begin)
+    if jepa.iterations:
+        _, figures = train_jepa(training, jepa, folder, devices, counter.stage(), agent)
     seconds["jepa"] = time.monotonic() - begin
 
     begin = time.monotonic()
@@ -155,20 +174,16 @@ def _train(
         metrics["readout_r2"], metrics["readout_error"] = quality
     agent.views.fit(encoded.looks)
     seconds["readout"] = time.monotonic() - begin
-    metrics["prediction_ratio"] = prediction_ratio(agent, held_out, config.jepa.horizon)
-    metrics["view_distance"] = float(agent.views(held_out.looks).max())
-    metrics["latent_std"] = float(held_out.latents.std(axis=0).mean())
 
     begin = time.monotonic()
     samples = Samples.draw(validation, agent.shape.history, config.seed)
     interface = training.about.interface
     record = {"goal": goal, "goal_unit": _goal_unit(agent, interface)}
-    if jepa.prevention_sees == "residual" and goal:
-        # A search that knows of no behaviour hardly finds a contact that could be imitated.
-        longer = {"iterations": 2 * config.distill.iterations, "batch": 2 * config.distill.batch}
-        cloning = dataclasses.replace(config.distill, **longer)
-        metrics["policy_error"] = clone_behaviour(agent, encoded, cloning, FURTHEST, MOVED)
-        report(total, total)
+    if dreams:
+        refine_predictor(agent, encoded, config.refinement, counter.stage())
+        seconds["refinement"] = time.monotonic() - begin
+        begin = time.monotonic()
+        figures |= learn_in_imagination(agent, encoded.states, config.imagination, counter.stage())
     else:
         with tempfile.TemporaryDirectory() as temporary:
             about = {"name": "temporary", "data": {}, "command": "", "results": {}}
@@ -179,9 +194,12 @@ def _train(
                 contract,
                 encoded.states,
                 config.distill,
-                lambda done, _: report(steps + done // DECISIONS_A_STEP, total),
+                counter.stage(DECISIONS_A_STEP),
             )
-    seconds["distill"] = time.monotonic() - begin
+    seconds["policy"] = time.monotonic() - begin
+    metrics["prediction_ratio"] = prediction_ratio(agent, held_out, jepa.horizon)
+    metrics["view_distance"] = float(agent.views(held_out.looks).max())
+    metrics["latent_std"] = float(held_out.latents.std(axis=0).mean())
 
     results = {
         **metrics,
@@ -199,6 +217,40 @@ def _train(
             "results": results,
         },
     )
+
+
+class _Counter:
+    """Counts the steps of all stages together."""
+
+    def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
+        self._progress, self._total = progress, total
+        self._before = 0
+
+    def stage(self, each: int = 1) -> Callable[[int, int], None]:
+        """What is told the steps of the next stage, ``each`` of which count as one."""
+        begin = self._before
+
+        def report(done: int, _: int) -> None:
+            self._before = begin + done // each
+            if self._progress is not None:
+                self._progress(self._before, self._total)
+
+        return report
+
+
+def take_up(agent: Agent, before: Agent, folder: str) -> None:
+    """Give an agent the weights and scales of one that was trained before.
+
+    Raises:
+        ValueError: they are not alike; names what differs.
+    """
+    ours, theirs = dataclasses.asdict(agent.shape), dataclasses.asdict(before.shape)
+    for name, value in ours.items():
+        if theirs[name] != value:
+            raise ValueError(
+                f"begin is {folder!r}, whose {name} is {theirs[name]!r}, expected {value!r}"
+            )
+    agent.load_state_dict(before.state_dict())
 
 
 def prevention_sees(data: Dataset, config: TrainConfig) -> str:

@@ -48,6 +48,7 @@ def train_jepa(
     folder: str | Path | None = None,
     devices: Devices | None = None,
     progress: Progress | None = None,
+    agent: Agent | None = None,
 ) -> tuple[Agent, dict[str, float]]:
     """Train encoder, predictor and what helps them on a dataset's windows.
 
@@ -57,6 +58,7 @@ def train_jepa(
         folder: for checkpoints and TensorBoard's logs; a checkpoint that is there is resumed.
         devices: what computes.
         progress: called with steps done and to do.
+        agent: what is trained, in place; a new one if not given.
 
     Returns:
         The agent, and how long training took: ``seconds`` a step, and ``share_beside``, the share
@@ -64,7 +66,7 @@ def train_jepa(
     """
     devices = devices or Devices()
     _keep_freed_memory()
-    module = JEPA(new_agent(data, config), config)
+    module = JEPA(agent or new_agent(data, config), config)
     clock = _Clock(progress, config.iterations)
     callbacks: list[Callback] = [clock]
     last = None

@@ -11,12 +11,11 @@ from jepa_robot.models import Bundle
 from jepa_robot.modules.cost import Cost, InvalidConfiguration, optional
 from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.planning.cem import CEM, CEMConfig
-from jepa_robot.planning.shooting import PolicyShooting, ShootingConfig
 
 OFF, MODE_1, MODE_2 = 0, 1, 2
 MODES = (OFF, MODE_1, MODE_2)
 REPLANNING = ("observation", "continuous")
-PLANNERS = {"cem": (CEMConfig, CEM), "policy_shooting": (ShootingConfig, PolicyShooting)}
+PLANNERS = ("cem",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +23,7 @@ class ActorConfig:
     """The actor's section of a configuration, checked."""
 
     mode: int
-    planner: CEMConfig | ShootingConfig
+    planner: CEMConfig
     seed: int
     replan: str
     goal_latent: np.ndarray | None
@@ -49,15 +48,12 @@ class ActorConfig:
             raise InvalidConfiguration(f"actor.seed is {seed!r}, expected a whole number from 0")
         latent = optional("actor.goal_latent", section.get("goal_latent"), latent_size)
         planner = planner_config(section.get("planner", {}))
-        acts = mode == MODE_1 or (mode == MODE_2 and planner.follows_policy)
-        if acts and latent is None:
-            raise InvalidConfiguration(
-                "actor.goal_latent is missing, expected one where the policy acts or plans"
-            )
+        if mode == MODE_1 and latent is None:
+            raise InvalidConfiguration("actor.goal_latent is missing, expected one in mode 1")
         return cls(mode, planner, seed, replan, latent)
 
 
-def planner_config(section: Mapping) -> CEMConfig | ShootingConfig:
+def planner_config(section: Mapping) -> CEMConfig:
     """The planner's settings.
 
     Raises:
@@ -67,13 +63,12 @@ def planner_config(section: Mapping) -> CEMConfig | ShootingConfig:
     name = settings.pop("name", "cem")
     if name not in PLANNERS:
         raise InvalidConfiguration(f"planner.name is {name!r}, expected one of {list(PLANNERS)}")
-    config, _ = PLANNERS[name]
-    known = [field.name for field in dataclasses.fields(config)]
+    known = [field.name for field in dataclasses.fields(CEMConfig)]
     for field in settings:
         if field not in known:
             raise InvalidConfiguration(f"planner.{field} is unknown, expected one of {known}")
     try:
-        return config(**settings)
+        return CEMConfig(**settings)
     except ValueError as error:
         raise InvalidConfiguration(str(error)) from error
 
@@ -95,8 +90,7 @@ class Actor:
     def configure(self, config: ActorConfig) -> None:
         """Take up a configuration and forget the last plan."""
         self.config = config
-        planner = dict(PLANNERS.values())[type(config.planner)]
-        self._planner = planner(config.planner, self._bundle.action_size, config.seed)
+        self._planner = CEM(config.planner, self._bundle.action_size, config.seed)
 
     def react(self, state: np.ndarray) -> np.ndarray:
         """Mode-1: ``[1, A]`` for a state ``[1, S]``."""
@@ -110,20 +104,7 @@ class Actor:
         def evaluate(actions: np.ndarray) -> np.ndarray:
             return self._cost.total(self._world_model.rollout(state, actions), actions, final)
 
-        if self.config.planner.follows_policy:
-            return self._planner.plan(evaluate, lambda noise: self._follow(state, noise)).actions
         return self._planner.plan(evaluate, shift, deadline).actions
-
-    def _follow(self, state: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """What the policy does in imagination, with noise ``[N, H, A]`` added: ``[N, H, A]``."""
-        states = np.repeat(state, len(noise), axis=0)
-        goals = np.repeat(self.config.goal_latent[None], len(noise), axis=0)
-        actions = np.empty_like(noise)
-        for step in range(noise.shape[1]):
-            action = self._policy(state=states, goal_latent=goals) + noise[:, step]
-            actions[:, step] = np.clip(action, -1, 1)
-            states = self._world_model.predict(states, actions[:, step])
-        return actions
 
     def act(self, state: np.ndarray) -> np.ndarray:
         """What the mode in force does: ``[1, A]`` in Mode-1, ``[H, A]`` in Mode-2."""

@@ -188,6 +188,7 @@ class Configurator:
             latent = tuple(map(float, self._goal_encoder(position=position)[0]))
         goal = {"position": task.goal_position}
         goal["latent"] = latent if task.goal_position is None else None
+        goal["encoded"] = latent
         has_goal = latent is not None
         return {
             "perception": {},

@@ -81,7 +81,7 @@ class ActorNode(AgentNode):
         size = self.bundle.latent_size
         return (
             ActorConfig.from_section(sections["actor"], size),
-            CostConfig.from_section(sections["cost"], size),
+            CostConfig.from_section(sections["cost"], size, has_critic=self.bundle.has("critic")),
         )
 
     def apply(self, parsed: tuple[ActorConfig, CostConfig]) -> None:

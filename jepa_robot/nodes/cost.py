@@ -25,7 +25,10 @@ class CostNode(AgentNode):
         self.subscribe(Image, "state", self._on_state, DATA)
 
     def parse(self, sections: dict) -> CostConfig:
-        return CostConfig.from_section(sections["cost"], self.bundle.latent_size)
+        has_critic = self.bundle.has("critic")
+        return CostConfig.from_section(
+            sections["cost"], self.bundle.latent_size, has_critic=has_critic
+        )
 
     def apply(self, parsed: CostConfig) -> None:
         self._cost.configure(parsed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -27,8 +27,6 @@ class CEMConfig:
     share of the old mean and standard deviation that an iteration keeps. ``final``: times that the
     last state counts more.
     """
-
-    follows_policy: ClassVar[bool] = False
 
     candidates: int = 256
     horizon: int = 5

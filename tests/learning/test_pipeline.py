@@ -34,7 +34,7 @@ def test_metrics_and_progress_cover_every_stage(trained):
     _, metrics, calls = trained
     assert {"readout_r2", "prediction_ratio", "latent_std", "policy_error"} <= set(metrics)
     assert 0 < metrics["view_distance"] < 1
-    assert set(metrics["seconds"]) == {"jepa", "readout", "distill"}
+    assert set(metrics["seconds"]) == {"jepa", "readout", "policy"}
     assert calls == sorted(calls)
     assert calls[-1][0] == calls[-1][1]
 

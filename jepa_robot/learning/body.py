@@ -1,0 +1,78 @@
+"""What an arm feels: its joints, and by its kinematics where its hand is and how fast it moves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pinocchio
+import torch
+from torch import Tensor, nn
+
+from jepa_robot.robot.contract import RobotContract
+from jepa_robot.robot.kinematics import Kinematics
+
+if TYPE_CHECKING:
+    from jepa_robot.learning.networks import AgentShape
+
+PLACE = 3  # numbers of a place
+LOOK_AHEAD = 0.01  # s, of the difference that is the hand's velocity
+HAND = 2 * PLACE  # numbers that are felt of a hand
+
+
+class Body(nn.Module):
+    """Proprioception ``[N, P]`` of joint positions and velocities ``[N, 2J]`` (rad, rad/s).
+
+    Those; and of an arm whose kinematics are known, the hand's place ``[3]`` (m, base frame) and
+    velocity ``[3]`` (m/s). Contact is about the hand, and a network would take long to learn to the
+    millimetre where seven joints put it.
+    """
+
+    def __init__(self, shape: AgentShape) -> None:
+        super().__init__()
+        self.joints = shape.joints
+        if self.joints:
+            # The hand from a joint's frame to the next one inwards, by Rodrigues' formula:
+            # t + A p + sin(q) B p + (1 - cos(q)) C p + q d, where d is a sliding joint's.
+            self.register_buffer("turns", torch.zeros(self.joints, PLACE, 3 * PLACE))  # A, B, C
+            self.register_buffer("shifts", torch.zeros(self.joints, 2, PLACE))  # t, d
+            self.register_buffer("tip", torch.zeros(PLACE))
+
+    def forward(self, felt: Tensor) -> Tensor:
+        if not self.joints:
+            return felt
+        now, velocities = felt.split(self.joints, dim=1)
+        here, there = self.hand(torch.cat([now, now + LOOK_AHEAD * velocities])).chunk(2)
+        return torch.cat([felt, here, (there - here) / LOOK_AHEAD], dim=1)
+
+    def hand(self, positions: Tensor) -> Tensor:
+        """Where joint positions ``[N, J]`` (rad) put the hand: ``[N, 3]`` (m), base frame."""
+        place = self.tip[None]
+        for joint in reversed(range(self.joints)):
+            angle = positions[:, joint : joint + 1]
+            kept, turned, lifted = (place @ self.turns[joint]).split(PLACE, dim=1)
+            place = kept + angle.sin() * turned + (1 - angle.cos()) * lifted
+            place = place + self.shifts[joint, 0] + angle * self.shifts[joint, 1]
+        return place
+
+    def know(self, contract: RobotContract) -> None:
+        """Take an arm's kinematics."""
+        kinematics = Kinematics(contract)
+        model, data = kinematics.model, kinematics.model.createData()
+        frame = model.frames[model.getFrameId(contract.ee_frame)]
+        joint, tip = frame.parentJoint, frame.placement.translation
+        pinocchio.forwardKinematics(model, data, np.ones(model.nq))
+        self.tip.copy_(torch.from_numpy(tip))
+        while joint:
+            index = contract.joint_names.index(model.names[joint])
+            placement = model.jointPlacements[joint]
+            outer = kinematics.base_placement.inverse() if not model.parents[joint] else None
+            placement = placement if outer is None else outer * placement
+            moved = model.jointPlacements[joint].actInv(data.liMi[joint])
+            axis, slide = pinocchio.log3(moved.rotation), moved.translation
+            cross = pinocchio.skew(axis / max(np.linalg.norm(axis), 1e-9))
+            parts = [placement.rotation @ part for part in (np.eye(3), cross, cross @ cross)]
+            self.turns[index] = torch.from_numpy(np.concatenate([part.T for part in parts], axis=1))
+            shift = np.stack([placement.translation, placement.rotation @ slide])
+            self.shifts[index] = torch.from_numpy(shift)
+            joint = model.parents[joint]

@@ -1,0 +1,190 @@
+"""Trains policy and critic in imagination: what is done and what it costs, in the world model.
+
+The policy minimises, along imagined states, the same cost that the planner minimises, and beyond
+them what the critic foresees; gradients go through the world model. "A Path Towards Autonomous
+Machine Intelligence" (LeCun, 2022), sections 3.1.3 and 3.2; as in Dreamer (Hafner et al. 2020,
+arXiv:1912.01603, equations 6 to 8), with stochastic value gradients (Heess et al. 2015,
+arXiv:1510.09142).
+
+The critic is a goal-conditioned cost-to-go that was learned and not made: `Cost` adds it to the
+last state of a plan, so that a plan of a few steps knows of a contact that is many steps away.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from jepa_robot.learning.networks import Agent
+from jepa_robot.modules.cost import POSITION_UNIT
+
+LIVES = 4  # imagined states that are kept, as a multiple of the batch
+FOLLOWING = 0.02  # of the way to the critic that its copy goes in a step
+POLICY_NORM, CRITIC_NORM = 1.0, 5.0  # of clipped gradients
+
+
+@dataclass(frozen=True)
+class ImaginationConfig:
+    """Settings of training in imagination.
+
+    ``horizon``: steps along which gradients go through the world model; ``life``: steps after which
+    an imagined state is replaced by a recorded one. ``mixing`` is the lambda of the returns.
+    ``noise``: standard deviation of what is added to every other action. ``effort`` weighs squared
+    actions, as in `Cost`; ``furthest``: units of distance beyond which all are alike.
+    """
+
+    iterations: int = 1200
+    batch: int = 256
+    horizon: int = 10
+    life: int = 50
+    discount: float = 0.95
+    mixing: float = 0.9
+    noise: float = 0.3
+    effort: float = 0.01
+    furthest: float = 4.0
+    policy_rate: float = 5e-4
+    critic_rate: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            low = 0 if field.name in ("iterations", "seed", "noise", "effort", "mixing") else 1e-9
+            whole = isinstance(value, int) or field.type == "float"
+            high = 1 if field.name in ("discount", "mixing") else 1e9
+            if isinstance(value, bool) or not whole or not low <= value <= high:
+                raise ValueError(
+                    f"imagination.{field.name} is {value!r}, expected a number "
+                    f"{'above' if low else 'from'} 0, at most {high:g}"
+                )
+
+
+class _Lives:
+    """Imagined states that go on where they were left, until they are as old as a life."""
+
+    def __init__(self, states: Tensor, goals: Tensor, count: int, life: int) -> None:
+        self._states, self._goals, self._life = states, goals, life
+        self.state = states.new_empty(count, states.shape[1])
+        self.goal = goals.new_empty(count, goals.shape[1])
+        self.age = torch.zeros(count, dtype=torch.long)
+        self._renew(torch.arange(count))
+        self.age = torch.randint(0, life, (count,))
+
+    def draw(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+        chosen = torch.randint(0, len(self.state), (batch,))
+        return chosen, self.state[chosen], self.goal[chosen]
+
+    def go_on(self, chosen: Tensor, states: Tensor, steps: int) -> None:
+        self.state[chosen] = states
+        self.age[chosen] += steps
+        self._renew(chosen[self.age[chosen] >= self._life])
+
+    def _renew(self, old: Tensor) -> None:
+        self.state[old] = self._states[torch.randint(0, len(self._states), (len(old),))]
+        self.goal[old] = self._goals[torch.randint(0, len(self._goals), (len(old),))]
+        self.age[old] = 0
+
+
+def learn_in_imagination(
+    agent: Agent,
+    states: np.ndarray,
+    config: ImaginationConfig,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, float]:
+    """Train the agent's policy and critic; everything else is left as it is.
+
+    Args:
+        agent: with a readout, that says what goals are about.
+        states: ``[M, S]``, recorded and encoded: where imagination begins, and what goals are like.
+        config: settings.
+        progress: called with steps done and to do.
+
+    Returns:
+        ``imagined_cost``: what the policy costs in the end, a step; ``critic_error``.
+    """
+    torch.manual_seed(config.seed)
+    recorded = torch.from_numpy(states)
+    with torch.no_grad():
+        places = agent.readout(recorded[:, agent.shape.proprioception :])
+        goals = torch.cat([places, agent.goal_encoder(places)], dim=1)
+    lives = _Lives(recorded, goals, LIVES * config.batch, config.life)
+    agent.requires_grad_(False)
+    policy, critic, foreseen = agent.policy, agent.critic, copy.deepcopy(agent.critic)
+    steps = (
+        _Step(policy.network, config.policy_rate, POLICY_NORM),
+        _Step(critic.network, config.critic_rate, CRITIC_NORM),
+    )
+    discounts = config.discount ** torch.arange(config.horizon)
+    for number in range(config.iterations):
+        chosen, state, goal = lives.draw(config.batch)
+        place, latent = goal.split([agent.shape.goal, agent.shape.latent], dim=1)
+        visited, costs = _imagine(agent, state, place, latent, config)
+        after = torch.stack([foreseen(one, latent) for one in visited[1:]])
+        total = (discounts[:, None] * costs).sum(dim=0) + config.discount**config.horizon * after[
+            -1
+        ]
+        steps[0](total.mean())
+        returns = _returns(costs.detach(), after.detach(), config)
+        seen = torch.cat(visited[:-1]).detach()
+        valued = critic(seen, latent.repeat(config.horizon, 1))
+        error = functional.smooth_l1_loss(valued, returns.flatten())
+        steps[1](error)
+        with torch.no_grad():
+            for old, new in zip(foreseen.parameters(), critic.parameters(), strict=True):
+                old.lerp_(new, FOLLOWING)
+        last = int(torch.randint(1, config.horizon + 1, (1,)))
+        lives.go_on(chosen, visited[last].detach(), last)
+        if progress is not None:
+            progress(number + 1, config.iterations)
+    agent.requires_grad_(True)
+    critic.is_trained.fill_(True)
+    return {"imagined_cost": float(costs.detach().mean()), "critic_error": float(error.detach())}
+
+
+def _imagine(
+    agent: Agent, state: Tensor, place: Tensor, goal: Tensor, config: ImaginationConfig
+) -> tuple[list[Tensor], Tensor]:
+    """States visited, ``H + 1`` of ``[N, S]``, and what they cost, ``[H, N]``."""
+    visited, costs = [state], []
+    for _ in range(config.horizon):
+        action = agent.policy(state, goal)
+        is_noisy = torch.rand(len(state), 1) < 0.5
+        noise = config.noise * torch.randn_like(action) * is_noisy
+        action = (action + noise).clamp(-1, 1)
+        state = agent.predictor(state, action)
+        away = agent.readout(state[:, agent.shape.proprioception :]) - place
+        distance = away.square().sum(dim=1).add(1e-8).sqrt() / POSITION_UNIT
+        effort = config.effort * action.square().sum(dim=1)
+        costs.append(distance.clamp(max=config.furthest) + effort)
+        visited.append(state)
+    return visited, torch.stack(costs)
+
+
+def _returns(costs: Tensor, after: Tensor, config: ImaginationConfig) -> Tensor:
+    """The lambda-returns ``[H, N]`` of costs and of what is foreseen after each, ``[H, N]``."""
+    ahead, returns = after[-1], []
+    for cost, value in zip(costs.flip(0), after.flip(0), strict=True):
+        ahead = cost + config.discount * ((1 - config.mixing) * value + config.mixing * ahead)
+        returns.append(ahead)
+    return torch.stack(returns[::-1])
+
+
+class _Step:
+    """A step of AdamW with clipped gradients."""
+
+    def __init__(self, network: nn.Module, rate: float, norm: float) -> None:
+        network.requires_grad_(True)
+        self._network, self._norm = network, norm
+        self._optimizer = torch.optim.AdamW(network.parameters(), rate)
+
+    def __call__(self, loss: Tensor) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._network.parameters(), self._norm)
+        self._optimizer.step()

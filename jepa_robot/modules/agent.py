@@ -1,0 +1,41 @@
+"""All modules of an agent in one process, called one after the other: no ROS."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jepa_robot.models import Bundle
+from jepa_robot.modules.actor import Actor, ActorConfig
+from jepa_robot.modules.configurator import Configurator, Task
+from jepa_robot.modules.cost import Cost, CostConfig
+from jepa_robot.modules.perception import Observation, Perception
+from jepa_robot.modules.world_model import WorldModel
+from jepa_robot.robot.contract import RobotContract
+
+
+class InProcessAgent:
+    """Acts in episodes: `begin`, then `act` at each observation.
+
+    Raises:
+        InvalidBundle: the bundle is of another robot.
+    """
+
+    def __init__(self, contract: RobotContract, bundle: Bundle) -> None:
+        bundle.check_fits(contract)
+        self.configurator = Configurator(contract, bundle)
+        self._bundle = bundle
+        self._perception = Perception(bundle)
+        self._cost = Cost(bundle, contract)
+        self._actor = Actor(bundle, WorldModel(bundle), self._cost)
+
+    def begin(self, task: Task) -> None:
+        """Take up a task with its goal, as the configurator gives it, and forget what was."""
+        sections = self.configurator.sections(task)
+        size, has_critic = self._bundle.latent_size, self._bundle.has("critic")
+        self._cost.configure(CostConfig.from_section(sections["cost"], size, has_critic=has_critic))
+        self._actor.configure(ActorConfig.from_section(sections["actor"], size))
+        self._perception.forget()
+
+    def act(self, observation: Observation) -> np.ndarray:
+        """The action ``[A]`` that answers an observation."""
+        return self._actor.act(self._perception.encode(observation))[0]
