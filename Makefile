@@ -1,10 +1,11 @@
-# make demo   watch the simulated arm reach goals from camera images (GUI=1 opens a window)
+# make demo   watch the simulated arm do a task from camera images (TASK=push; GUI=1 opens a window)
 # make test   lint and all tests
 # Both set up a virtual environment first. ROS 2 comes from wheels: none need be installed.
 
 PYTHON ?= python3
 VENV   ?= .venv
 GUI    ?=
+TASK   ?= reach
 BIN     = $(VENV)/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -15,7 +16,7 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE RMW_IMPLEMENTATION ROS_DISTRO
 .PHONY: demo test lint format clean
 
 demo: $(VENV)/.run-time
-	$(BIN)/jepa-robot demo $(if $(filter-out 0,$(GUI)),--gui)
+	$(BIN)/jepa-robot demo --task $(TASK) $(if $(filter-out 0,$(GUI)),--gui)
 
 test: lint
 	$(BIN)/python -m pytest

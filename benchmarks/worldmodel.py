@@ -84,7 +84,7 @@ TEST_SEED = 5000  # of the goals; what was tuned was tuned on others
 TIMED_STEPS = 10  # of a peer's training, to know how many take as long as ours
 EQUAL = ("time", "samples")  # what a peer gets as much of as ours
 # Where there is an object: transitions of exploration, rounds of practice, transitions of each.
-EXPLORED, ROUNDS, PRACTISED = 40_000, 2, 7_500
+EXPLORED, ROUNDS, PRACTISED = 40_000, 3, 7_500
 LOSS_ITERATIONS, LOSS_GOALS = 600, 50  # of other losses: half the steps, half the goals
 PEER_GOALS = 40  # as their decisions take long without a GPU
 FIGURES = {

@@ -1,9 +1,13 @@
-"""`jepa-robot demo`: goals from camera images in real time; a table and pictures at the end."""
+"""`jepa-robot demo`: goals from camera images; a table and pictures at the end.
+
+Reaching in real time; a task with an object in lock-step, which waits for slow machines.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import typer
@@ -13,14 +17,22 @@ from rich.table import Table
 from jepa_robot.cli.evaluate import own_domain
 from jepa_robot.cli.pictures import draw_episode
 from jepa_robot.cli.progress import progress
+from jepa_robot.evaluation import EpisodeResult, sample_episodes
 from jepa_robot.graph import Settings, check
 from jepa_robot.models import Bundle
 from jepa_robot.modules.configurator import load_task, task_text
-from jepa_robot.robot.contract import load_contract
+from jepa_robot.robot.contract import RobotContract, load_contract
 from jepa_robot_sim.arm import SimulatedArm
-from jepa_robot_sim.tasks import Reach
+from jepa_robot_sim.episodes import Episode
+from jepa_robot_sim.tasks import Reach, Task
+from jepa_robot_sim.world import ArmWorld
+
+if TYPE_CHECKING:
+    from jepa_robot.cli.recorder import Run
 
 SECONDS_PER_GOAL = 2.0
+# Robot, bundle and goals a mode, by task.
+DEMOS = {"reach": ("panda", "reach_panda", 8), "push": ("panda_push", "push_panda", 5)}
 MODES = {1: "Mode-1 (policy)", 2: "Mode-2 (planning)"}
 
 
@@ -69,6 +81,95 @@ def run_demo(robot: str, model: str, goals: int, seed: int, gui: bool, out: Path
     best = max(runs[2] or runs[1], key=lambda run: run.distances[0])
     for path in draw_episode(contract, best, out):
         console.print(f"picture: {path}", soft_wrap=True)
+
+
+def run_scene_demo(
+    task: str, robot: str, model: str, goals: int, seed: int, gui: bool, out: Path
+) -> None:
+    """Start the graph, give it goal images of a task's scene in both modes, show what happened.
+
+    Raises:
+        ValueError: a robot, task or bundle that does not fit.
+        TimeoutError: the agent did not come up; what its nodes said is in the message.
+    """
+    scene = load_task(task).name
+    settings = Settings(
+        robot=robot,
+        model=model,
+        task=task,
+        simulator="lockstep",
+        scene=scene,
+        paused=True,
+        gui=gui,
+    )
+    check(settings)
+    contract, bundle = load_contract(robot), Bundle(model)
+    judge, episodes = sample_episodes(contract, scene, goals, seed)
+    own_domain()
+    from jepa_robot.nodes.client import AgentClient
+    from jepa_robot.nodes.evaluation import RosRunner
+    from jepa_robot.processes import ProcessGroup
+
+    out.mkdir(parents=True, exist_ok=True)
+    typer.echo(f"starting {len(ProcessGroup(settings).specs)} nodes; their logs go to {out}/logs")
+    group = ProcessGroup(settings, out / "logs")
+    camera_man = SimulatedArm(contract, scene=judge.scene)
+    results: dict[int, list[EpisodeResult]] = {mode: [] for mode in MODES}
+    with (
+        group,
+        AgentClient(contract, watch=group.watch) as client,
+        progress(f"doing {scene}") as report,
+    ):
+        for mode in MODES:
+            text = task_text(replace(load_task(task), mode=mode, seed=seed))
+            runner = RosRunner(client, bundle, judge, str(mode), "image", text)
+            for number, episode in enumerate(episodes):
+                camera_man.show_goal(episode)
+                results[mode].append(runner.run(episode, camera_man.images(), seed + number))
+                report(sum(map(len, results.values())), goals * len(MODES))
+    camera_man.close()
+    console = Console()
+    console.print(_scene_results(results, judge))
+    best = min(range(goals), key=lambda number: results[2][number].distance)
+    run = _replay(contract, judge, episodes[best], results[2][best].actions)
+    for path in draw_episode(contract, run, out, judge.scene, episodes[best]):
+        console.print(f"picture: {path}", soft_wrap=True)
+
+
+def _replay(contract: RobotContract, judge: Task, episode: Episode, actions: np.ndarray) -> Run:
+    """What an episode looked like: the same actions give the same motion to the bit."""
+    from jepa_robot.cli.recorder import Frame, Run
+
+    world, run = ArmWorld(contract, judge), Run(episode.goal)
+    frame = world.reset(episode)
+    for step, action in enumerate([*actions, None]):
+        place, seen = frame.labels[judge.goal_label], frame.observation
+        images = [np.ascontiguousarray(image) for image in seen.images]
+        names = [camera.name for camera in contract.cameras]
+        run.times.append(step * contract.rates.time_step)
+        run.distances.append(float(np.linalg.norm(place - episode.goal)))
+        run.frames.append(Frame(seen.positions, dict(zip(names, images, strict=True)), block=place))
+        if action is not None:
+            frame = world.step(action)
+    world.close()
+    return run
+
+
+def _scene_results(results: dict[int, list[EpisodeResult]], judge: Task) -> Table:
+    table = Table(title=f"{judge.name} from goal images that show the hand elsewhere")
+    within = f"within {100 * judge.success_distance:g} cm"
+    for column in ("", within, "at any time", "final distance", "a decision"):
+        table.add_column(column, justify="left" if not column else "right")
+    for mode, ends in results.items():
+        times = np.concatenate([end.decision_times for end in ends])
+        table.add_row(
+            MODES[mode],
+            f"{sum(end.success for end in ends)}/{len(ends)}",
+            f"{sum(end.any_time_success for end in ends)}/{len(ends)}",
+            f"{100 * np.median([end.distance for end in ends]):.1f} cm",
+            f"{1000 * np.median(times):.0f} ms",
+        )
+    return table
 
 
 def _results(runs: dict[int, list], judge: Reach) -> Table:

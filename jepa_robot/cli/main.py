@@ -337,17 +337,26 @@ def jog(
 
 @app.command()
 def demo(
-    bundle: Model = "reach_panda",
-    robot: Robot = "panda",
-    goals: Annotated[int, typer.Option(min=1, help="Goals a mode.")] = 8,
+    task: Annotated[str, typer.Option(help="reach, push, or another task.")] = "reach",
+    bundle: Model = "",
+    robot: Robot = "",
+    goals: Annotated[int, typer.Option(min=0, help="Goals a mode; 0 for the task's.")] = 0,
     seed: Seed = 0,
     gui: Annotated[bool, typer.Option("--gui", help="Open the simulator's window.")] = False,
     out: Annotated[Path, typer.Option(help="Where pictures and logs go.")] = Path("out/demo"),
 ) -> None:
-    """Watch the agent reach goals from camera images, through ROS nodes, in real time."""
-    from jepa_robot.cli.demo import run_demo
+    """Watch the agent do a task from camera images, through ROS nodes."""
+    from jepa_robot.cli.demo import DEMOS, run_demo, run_scene_demo
 
-    run_demo(robot, bundle, goals, seed, gui, out)
+    usual = DEMOS.get(task, ("", "", 5))
+    robot, bundle, goals = robot or usual[0], bundle or usual[1], goals or usual[2]
+    for name, value in (("--robot", robot), ("--model", bundle)):
+        if not value:
+            raise ValueError(f"{name} is missing, expected one for the task {task!r}")
+    if task == "reach":
+        run_demo(robot, bundle, goals, seed, gui, out)
+    else:
+        run_scene_demo(task, robot, bundle, goals, seed, gui, out)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,8 @@ import numpy as np
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot.robot.geometry import project
 from jepa_robot_sim.arm import SimulatedArm
+from jepa_robot_sim.episodes import Episode
+from jepa_robot_sim.scenes import Scene
 
 ZOOM = 5
 GOAL_COLOUR = (40, 170, 40)  # RGB
@@ -21,17 +24,32 @@ CAPTION = 24  # pixels
 AT_REST = 0.005  # m from where the hand ended
 
 
-def draw_episode(contract: RobotContract, run, folder: Path) -> list[Path]:
+def draw_episode(
+    contract: RobotContract,
+    run,
+    folder: Path,
+    scene: Scene | None = None,
+    episode: Episode | None = None,
+) -> list[Path]:
     """Draw a recorded run: every camera large, with goal, past and imagined hand path.
+
+    Args:
+        contract: the robot.
+        run: as `jepa_robot.cli.recorder.Recorder` records it.
+        folder: where the files go.
+        scene, episode: of a task with an object, which frames say the place of.
 
     Returns:
         The files written.
     """
-    stage = SimulatedArm(contract, zoom=ZOOM)
+    stage = SimulatedArm(contract, zoom=ZOOM, scene=scene)
     pictures, past = [], []
     try:
         for time, distance, frame in zip(run.times, run.distances, run.frames, strict=True):
-            stage.reset(frame.joints)
+            if episode is None:
+                stage.reset(frame.joints)
+            else:
+                stage.arrange(replace(episode, object_start=frame.block), frame.joints)
             past.append(stage.ee_position())
             pictures.append(
                 _picture(contract, stage.images(), run.goal, past, frame, time, distance)

@@ -29,11 +29,12 @@ SENT = "source_timestamp"  # as DDS has it: how busy we are does not count
 
 @dataclass
 class Frame:
-    """One observation: the arm, its images, and the hand path that was imagined from it."""
+    """One observation: the arm, its images, the hand path imagined from it, and the true block."""
 
     joints: np.ndarray
     images: dict[str, np.ndarray] = field(default_factory=dict)
     imagined: np.ndarray | None = None  # [H, 3] m
+    block: np.ndarray | None = None  # [3] m
 
 
 @dataclass

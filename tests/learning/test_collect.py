@@ -11,10 +11,13 @@ from joblib._parallel_backends import LokyBackend
 
 import jepa_robot_sim.collect as collecting
 from jepa_robot.dataset import About, InvalidDataset, open_dataset, read_about
+from jepa_robot.models import Bundle, InvalidBundle
+from jepa_robot.robot.contract import load_contract
 from jepa_robot_sim.collect import ArmSource, collect, with_last
 from jepa_robot_sim.exploration import explore
 from jepa_robot_sim.scenes import Randomisation
 from jepa_robot_sim.tasks import Reach
+from tests import tiny_bundle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,3 +214,29 @@ def test_a_bad_number_is_named(tmp_path, field, value):
     with pytest.raises(ValueError, match=f"{field} is {value}"):
         collect(CheapSource(), tmp_path / "data.h5", **arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_practice_follows_the_policy_with_noise(contract, tmp_path):
+    model = str(tiny_bundle.build(tmp_path / "tiny", contract))
+    source = ArmSource(contract, steps=12, model=model)
+    collect(source, tmp_path / "practice.h5", transitions=48, seed=1)
+    data = open_dataset(tmp_path / "practice.h5")
+    assert not data.columns["scripted"].any()
+    bundle, rows = Bundle(model), data.windows(1)
+    state = bundle.session("encoder")(
+        images=data.images(rows), proprioception=data.proprioception(rows).astype(np.float32)
+    )
+    off = []
+    for episode in range(4):
+        mine = np.arange(12 * episode, 12 * episode + 12)
+        goal = Reach(contract).sample(np.random.default_rng(0)).goal  # some goal
+        latent = np.repeat(
+            bundle.session("goal_encoder")(position=goal[None].astype(np.float32)), 12, axis=0
+        )
+        policy = bundle.session("policy")(state=state[mine], goal_latent=latent)
+        change = np.diff(data.columns["action"][rows[mine]] - policy, axis=0)
+        off.append(change.std())
+    assert min(off) > 0  # noise
+    assert min(off) < 0.3  # and no more than that
+    with pytest.raises(InvalidBundle, match="does not fit robot iiwa"):
+        ArmSource(load_contract("iiwa"), model=model).open()
