@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 from pathlib import Path
 
 import cv2
@@ -24,7 +25,7 @@ from jepa_robot_sim.geometry import Geometry
 from jepa_robot_sim.in_process import InProcessRobot
 from jepa_robot_sim.judge import Judge
 from jepa_robot_sim.recording import Recorder
-from jepa_robot_sim.tasks import Reach, oracle_action
+from jepa_robot_sim.tasks import Reach, make_task, oracle_action
 
 ROBOTS = sorted(
     path.stem for path in (resources.share_directory() / "config/robots").glob("*.yaml")
@@ -168,6 +169,10 @@ def test_random_actions_stay_within_all_limits_and_the_arm_follows(robot):
 
 
 def test_the_oracle_reaches_a_goal(robot):
+    if why := Reach.refusal(robot):
+        with pytest.raises(ValueError, match=re.escape(why)):
+            make_task("reach", robot)
+        return
     task, simulated = Reach(robot), InProcessRobot(without_cameras(robot))
     episode = task.sample(np.random.default_rng(2))
     assert np.linalg.norm(episode.goal - Kinematics(robot).pose(episode.start)[0]) > 0.03
@@ -179,7 +184,8 @@ def test_the_oracle_reaches_a_goal(robot):
 
 
 def test_data_of_it_can_be_collected(robot, tmp_path):
-    assert collect(ArmSource(robot), tmp_path / "data.h5", transitions=25) == 25
+    source = ArmSource(robot, "push" if Reach.refusal(robot) else "reach", steps=25)
+    assert collect(source, tmp_path / "data.h5", transitions=25) == 25
     data = open_dataset(tmp_path / "data.h5", robot.interface())
     assert data.columns["action"].shape == (26, robot.actions.size)
     assert np.ptp(data.images(data.rows).astype(float), axis=0).max() > 50  # something moved

@@ -256,13 +256,13 @@ def test_exploration_depends_on_the_generator_alone_and_says_what_was_scripted(r
         rng, rows, scripted = np.random.default_rng(seed), [], []
         for _ in range(4):
             explorer = task.explore(rng, 8)
-            labels = world.reset(explorer.episode).labels
+            frame = world.reset(explorer.episode)
             for _ in range(8):
-                action, is_scripted = explorer.act(labels)
+                action, is_scripted = explorer.act(frame)
                 assert action.shape == (contract.actions.size,) and np.abs(action).max() <= 1
                 rows.append(action)
                 scripted.append(is_scripted)
-                labels = world.step(action).labels
+                frame = world.step(action)
         return np.array(rows), scripted
 
     one, scripted = explored(0)

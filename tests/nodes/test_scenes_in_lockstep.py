@@ -10,7 +10,7 @@ from tests.tiny_bundle import build
 @pytest.mark.parametrize(
     ("robot", "task", "mode", "goal"),
     [
-        ("panda_table", "push", "oracle", "image"),
+        ("panda_push", "push", "oracle", "image"),
         ("hobby5", "pick_and_place", "oracle", "image"),
         ("xarm6", "push_around", "2", "position"),
     ],
