@@ -76,6 +76,37 @@ def test_no_candidate_without_a_finite_cost_is_an_elite():
     assert np.allclose(plan.actions, evaluate.finite.mean(axis=0))
 
 
+def test_what_the_policy_does_is_among_the_first_candidates():
+    config = CEMConfig(candidates=20, elites=1, horizon=3, iterations=1, seeds=4, smoothing=0.0)
+    away, seen = np.full((3, 2), 0.9, np.float32), []
+
+    def follow(noise):
+        assert noise.shape == (4, 3, 2) and not noise[0].any() and noise[-1].any()
+        return np.clip(away + noise, -1, 1)
+
+    def evaluate(actions):
+        seen.append(actions)
+        return np.square(actions - away).sum(axis=(1, 2))
+
+    plan = CEM(config, 2).plan(evaluate, follow=follow)
+    np.testing.assert_array_equal(plan.actions, away)
+    assert not np.allclose(CEM(config, 2).plan(evaluate).actions, away, atol=0.05)
+    assert [len(actions) for actions in seen] == [20, 20]
+
+
+def test_the_answer_may_be_the_best_sample():
+    """Between two good ways there may be none."""
+
+    def costs(actions):
+        return np.abs(np.abs(actions[:, 0, 0]) - 0.8)
+
+    settings = {"horizon": 1, "iterations": 1, "elites": 100, "std": 1.0}
+    best = CEM(CEMConfig(answer="best", **settings), 1).plan(costs)
+    mean = CEM(CEMConfig(**settings), 1).plan(costs)
+    assert abs(abs(best.actions[0, 0]) - 0.8) < 0.05
+    assert abs(mean.actions[0, 0]) < 0.5
+
+
 def test_no_finite_cost_at_all_is_an_error():
     with pytest.raises(ValueError, match="finite cost"):
         CEM(CEMConfig(), 1).plan(lambda actions: np.full(len(actions), np.nan))
@@ -88,6 +119,8 @@ def test_no_finite_cost_at_all_is_an_error():
         ({"horizon": 0}, "planner.horizon is 0, expected a whole number from 1"),
         ({"iterations": 2.5}, "planner.iterations is 2.5"),
         ({"correlation": 1.5}, "planner.correlation is 1.5, expected 0 to 0.999"),
+        ({"seeds": 256}, "planner.seeds is 256, expected a whole number from 0 to 255"),
+        ({"answer": "worst"}, "planner.answer is 'worst', expected one of"),
     ],
 )
 def test_settings_out_of_range_are_named(settings, says):

@@ -104,7 +104,24 @@ class Actor:
         def evaluate(actions: np.ndarray) -> np.ndarray:
             return self._cost.total(self._world_model.rollout(state, actions), actions, final)
 
-        return self._planner.plan(evaluate, shift, deadline).actions
+        follow = None
+        if self.config.planner.seeds and self.config.goal_latent is not None:
+
+            def follow(noise: np.ndarray) -> np.ndarray:
+                return self._follow(state, noise)
+
+        return self._planner.plan(evaluate, shift, deadline, follow).actions
+
+    def _follow(self, state: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """What the policy does in imagination, with noise ``[N, H, A]`` added: ``[N, H, A]``."""
+        states = np.repeat(state, len(noise), axis=0)
+        goals = np.repeat(self.config.goal_latent[None], len(noise), axis=0)
+        actions = np.empty_like(noise)
+        for step in range(noise.shape[1]):
+            action = self._policy(state=states, goal_latent=goals) + noise[:, step]
+            actions[:, step] = np.clip(action, -1, 1)
+            states = self._world_model.predict(states, actions[:, step])
+        return actions
 
     def act(self, state: np.ndarray) -> np.ndarray:
         """What the mode in force does: ``[1, A]`` in Mode-1, ``[H, A]`` in Mode-2."""

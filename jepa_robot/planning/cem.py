@@ -17,15 +17,23 @@ from jepa_robot.planning.noise import correlated
 
 Evaluate = Callable[[np.ndarray], np.ndarray]
 """Costs ``[N]`` of action sequences ``[N, H, A]``: what a planner knows of model and cost."""
+Follow = Callable[[np.ndarray], np.ndarray]
+"""Actions ``[N, H, A]`` of a policy in imagination, to which noise ``[N, H, A]`` is added."""
+
+ANSWERS = ("mean", "best")
 
 
 @dataclass(frozen=True)
 class CEMConfig:
     """Settings of the cross-entropy method.
 
-    ``correlation`` is that of a sample's noise from one step to the next. ``smoothing`` is the
-    share of the old mean and standard deviation that an iteration keeps. ``final``: times that the
-    last state counts more.
+    ``correlation`` is that of a sample's noise from one step to the next. ``seeds``: how many of
+    the first samples are what the policy does in imagination, with noise from none to half of
+    ``std``: it knows the way where a search that looks a few steps ahead would dither (as in
+    TD-MPC, Hansen et al. 2022, arXiv:2203.04955, section 3). ``answer``: the plan is the ``mean``
+    of the elites, or the ``best`` sample, where what lies between two good ways is none.
+    ``smoothing`` is the share of the old mean and standard deviation that an iteration keeps.
+    ``final``: times that the last state counts more.
     """
 
     candidates: int = 256
@@ -37,11 +45,16 @@ class CEMConfig:
     correlation: float = 0.7
     smoothing: float = 0.1
     final: float = 0.0
+    seeds: int = 0
+    answer: str = "mean"
 
     def __post_init__(self) -> None:
+        if self.answer not in ANSWERS:
+            raise ValueError(f"planner.answer is {self.answer!r}, expected one of {ANSWERS}")
         check_settings(
             self,
             {"candidates": 100_000, "horizon": 200, "iterations": 1000, "elites": 100_000},
+            {"seeds": self.candidates - 1},
             {
                 "std": (1e-3, 10),
                 "min_std": (0, 10),
@@ -53,18 +66,23 @@ class CEMConfig:
 
 
 def check_settings(
-    config: Any, whole: dict[str, int], numbers: dict[str, tuple[float, float]]
+    config: Any,
+    whole: dict[str, int],
+    optional: dict[str, int],
+    numbers: dict[str, tuple[float, float]],
 ) -> None:
-    """Check whole numbers from 1 to so much, and numbers within bounds; elites are candidates.
+    """Check whole numbers from 1, or from 0, to so much, and numbers within bounds.
+
+    Elites are candidates.
 
     Raises:
         ValueError: names the field, its value and what was expected.
     """
-    for field, most in whole.items():
-        value = getattr(config, field)
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+    for field, most in {**whole, **optional}.items():
+        value, least = getattr(config, field), int(field in whole)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise ValueError(
-                f"planner.{field} is {value!r}, expected a whole number from 1 to {most}"
+                f"planner.{field} is {value!r}, expected a whole number from {least} to {most}"
             )
     if config.elites > config.candidates:
         raise ValueError(
@@ -78,7 +96,7 @@ def check_settings(
 
 @dataclass(frozen=True)
 class Plan:
-    """The mean of the last elites ``[H, A]``, the lowest cost seen, the iterations it took."""
+    """The mean of the last elites, or the best sample, ``[H, A]``; its cost; the iterations done."""
 
     actions: np.ndarray
     cost: float
@@ -100,11 +118,18 @@ class CEM:
         self._rng = np.random.default_rng(seed)
         self._mean = np.zeros((self.config.horizon, self._size), np.float32)
 
-    def plan(self, evaluate: Evaluate, shift: int = 1, deadline: float | None = None) -> Plan:
+    def plan(
+        self,
+        evaluate: Evaluate,
+        shift: int = 1,
+        deadline: float | None = None,
+        follow: Follow | None = None,
+    ) -> Plan:
         """Improve the last plan.
 
         Args:
             evaluate: costs ``[N]`` of actions ``[N, H, A]``; non-finite costs lose.
+            follow: the policy in imagination, for seeds; None for none.
             shift: time steps that have passed since the last plan.
             deadline: ``time.monotonic()`` after which no further iteration starts.
 
@@ -123,6 +148,11 @@ class CEM:
             candidates[0] = np.clip(mean, -1, 1)
             if done > 1:
                 candidates[1] = best
+            elif config.seeds and follow is not None:
+                amplitude = np.linspace(0, config.std / 2, config.seeds, dtype=np.float32)
+                candidates[-config.seeds :] = follow(
+                    amplitude[:, None, None] * noise[-config.seeds :]
+                )
             costs = evaluate(candidates)
             costs = np.where(np.isfinite(costs), costs, np.inf)
             order = np.argsort(costs, kind="stable")[: config.elites]
@@ -138,4 +168,5 @@ class CEM:
         if not np.isfinite(best_cost):
             raise ValueError("no candidate has a finite cost, expected at least one")
         self._mean = mean
-        return Plan(np.clip(mean, -1, 1).astype(np.float32), best_cost, done)
+        chosen = best if config.answer == ANSWERS[1] else mean
+        return Plan(np.clip(chosen, -1, 1).astype(np.float32), best_cost, done)
