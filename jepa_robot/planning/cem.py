@@ -96,7 +96,7 @@ def check_settings(
 
 @dataclass(frozen=True)
 class Plan:
-    """The mean of the last elites, or the best sample, ``[H, A]``; its cost; the iterations done."""
+    """The mean of the elites or the best sample ``[H, A]``, the lowest cost, iterations done."""
 
     actions: np.ndarray
     cost: float
