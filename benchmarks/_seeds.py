@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +33,16 @@ class Results:
         write_atomically(self._file(cell, policy, seed), json.dumps(content) + "\n")
         print(f"{cell}: {policy}, seed {seed}: {100 * np.mean(successes):.0f} %", flush=True)
 
-    def rows(self, medians: dict[str, tuple[str, str]]) -> list[Row]:
+    def rows(
+        self,
+        medians: dict[str, tuple[str, str]],
+        closer: Callable[[str], tuple[str, float, str] | None] = lambda cell: None,
+    ) -> list[Row]:
         """Success of everything that was kept, and medians of other figures.
 
         Args:
             medians: by the name under which a figure was kept, what it is called, and its unit.
+            closer: of a cell, a stricter success: a figure, below what it is one, its title.
         """
         kept = [json.loads(path.read_text()) for path in self._folder.glob("result_*.json")]
         rows = []
@@ -53,6 +59,12 @@ class Results:
             }
             low, high = interval(ends)
             rows.append(Row(f"{name}: success", rate, "%", seeds, count, low, high, **source))
+            if (stricter := closer(cell)) is not None:
+                key, most, title = stricter
+                ends = [np.array(one[key]) < most for one in some]
+                rate = 100 * float(np.mean(np.concatenate(ends)))
+                low, high = interval(ends)
+                rows.append(Row(f"{name}: {title}", rate, "%", seeds, count, low, high, **source))
             for key, (title, unit) in medians.items():
                 values = [np.ravel(one[key]) for one in some if one.get(key) is not None]
                 if values:

@@ -6,6 +6,7 @@ import csv
 
 from _report import RESULTS
 
+SHARES = ("success", "within 3 cm")
 SUCCESS, DISTANCE = "reach within 3 cm: ", "final distance, median: "
 SHOWN = (
     "replanning",
@@ -25,6 +26,11 @@ def main() -> None:
     for name in ("worldmodel", "environments"):
         cells = read_cells(name)
         successes(cells)
+        closer = {
+            cell: rows for cell, rows in cells.items() if any(SHARES[1] in r for r in rows.values())
+        }
+        if closer:
+            successes(closer, SHARES[1])
         others(cells)
 
 
@@ -38,12 +44,12 @@ def read_cells(name: str) -> dict[str, dict[str, dict[str, dict]]]:
     return dict(sorted(cells.items(), key=lambda item: not item[0].endswith(":reach")))
 
 
-def successes(cells: dict[str, dict[str, dict]]) -> None:
+def successes(cells: dict[str, dict[str, dict]], title: str = "success") -> None:
     """A row a policy, a column a cell."""
-    print(f"\n| success, % [95 % interval] | {' | '.join(cells)} |")
+    print(f"\n| {title}, % [95 % interval] | {' | '.join(cells)} |")
     print("|---|" + "---|" * len(cells))
     for policy in POLICIES:
-        found = [policies.get(policy, {}).get("success") for policies in cells.values()]
+        found = [policies.get(policy, {}).get(title) for policies in cells.values()]
         if any(found):
             print(f"| {policy} | {' | '.join(map(_interval, found))} |")
 
@@ -57,7 +63,7 @@ def others(cells: dict[str, dict[str, dict]]) -> None:
             print(f"\n| {cell} | {' | '.join(titles)} |\n|---|" + "---|" * len(titles))
         for name, row in rest.items():
             values = [
-                _interval(row.get(title)) if title == "success" else _optional(row.get(title))
+                _interval(row.get(title)) if title in SHARES else _optional(row.get(title))
                 for title in titles
             ]
             print(f"| {name} | {' | '.join(values)} |")
