@@ -42,6 +42,16 @@ def test_a_shipped_bundle_reaches(robot):
         runner.close()
 
 
+def test_the_shipped_bundle_pushes_a_block():
+    contract, task = load_contract("panda_push"), load_task("push")
+    judge, episodes = sample_episodes(contract, task.name, 5, 4000)
+    runner = InProcessRunner(contract, Bundle("push_panda"), task, judge, "2", "image")
+    try:
+        assert sum(evaluate(runner, contract, episodes, 4000)["successes"]) >= 3
+    finally:
+        runner.close()
+
+
 def test_an_unknown_bundle_is_named():
     with pytest.raises(FileNotFoundError, match=r"'no_such' is neither a path nor one of models"):
         Bundle("no_such")

@@ -1,6 +1,7 @@
 """A JEPA: encoder and action-conditioned predictor, trained by prediction in latent space alone.
 
-    L = w_p Σₖ |ẑ[t+k] − z[t+k]|² + w_q Σₖ |q̂[t+k] − q[t+k]|² + w_a |â − a|² + w_l L_lin + R
+    L = w_p Σₖ |ẑ[t+k] − z[t+k]|² + w_q Σₖ |q̂[t+k] − q[t+k]|² + w_a |â − a|² + w_l L_lin + w_s L_sh
+        + R
 
 The latents are both input and target; R, from `jepa_robot.energy`, keeps them from collapsing, and
 says whether gradients flow into the targets. L_lin (`linearity_loss`) makes the latent distance a
@@ -46,6 +47,7 @@ class JEPAConfig:
     0 for 1 where joint velocities are measured, else 2. ``z``: size of the latent variable that
     holds what cannot be predicted, 0 for a deterministic model; ``rate`` weighs what it may hold.
     ``prevention``: what keeps the embeddings from collapsing, with ``prevention_settings``.
+    ``shared`` weighs L_sh. ``iterations``: 0 leaves encoder and predictor as they are.
     ``prevention_sees``: all of an embedding, or its ``residual``, what joints do not explain;
     ``auto`` is for `train_all` to choose, and the embedding without it.
     """

@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from jepa_robot.learning.batches import Batches
+from jepa_robot.learning.checkpoint import load_checkpoint
 from jepa_robot.learning.distill import DistillConfig
 from jepa_robot.learning.export import export
+from jepa_robot.learning.imagination import ImaginationConfig
 from jepa_robot.learning.jepa import JEPA, JEPAConfig, new_agent
 from jepa_robot.learning.pipeline import TrainConfig, prevention_sees, train_all
 from jepa_robot.learning.predictors import PredictorConfig
+from jepa_robot.learning.refinement import RefinementConfig
 from jepa_robot.models import Bundle
 
 MOMENT = TrainConfig(
@@ -94,3 +97,58 @@ def test_a_residual_is_free_of_what_joints_explain(data):
     torch.testing.assert_close(shifts[0][:, 1:], shifts[1])  # the same of latents, of what was
     torch.testing.assert_close(shifts[1], shifts[2])  # predicted, and of targets
     assert shifts[0].abs().max() > 0
+
+
+def test_the_shared_penalty_takes_out_of_the_embedding_what_joints_explain(data):
+    config = dataclasses.replace(MOMENT.jepa, prevention_sees="residual", shared=2.0)
+    model = JEPA(new_agent(data, config), config)
+    windows = Batches(data, 32, config.horizon, 1, seed=0)[0]
+    embedded = []
+    model.prevention.register_forward_hook(lambda _, parts, out: embedded.append(parts[0]))
+    before = model.losses(*windows)["shared"]
+    before.backward()
+    assert all(parameter.grad is None for parameter in model.explained.parameters())
+    felt = model.agent.body(windows[1].flatten(0, 1))
+    with torch.no_grad():
+        explained = model.explained(model.agent.predictor.scale(felt))
+        latents = embedded[0].flatten(0, 1) + explained  # what prevention saw was without it
+        shared = (explained - explained.mean(dim=0)) * latents
+        torch.testing.assert_close(before, 2 * shared.mean())
+        for parameter in model.agent.encoder.parameters():
+            if parameter.grad is not None:
+                parameter -= 1e-2 * parameter.grad / (parameter.grad.norm() + 1e-12)
+        assert model.losses(*windows)["shared"] < before
+
+
+def test_a_run_goes_on_from_another_with_its_encoder_as_it_was(data_file, contract, tmp_path):
+    dreaming = dataclasses.replace(
+        MOMENT,
+        jepa=dataclasses.replace(MOMENT.jepa, prevention_sees="residual"),
+        refinement=RefinementConfig(iterations=3, batch=8),
+        imagination=ImaginationConfig(iterations=2, batch=8),
+    )
+    calls = []
+    figures = train_all(
+        data_file, tmp_path / "one", contract, dreaming, lambda *call: calls.append(call)
+    )
+    assert set(figures["seconds"]) == {"jepa", "readout", "refinement", "policy"}
+    assert calls[-1] == (4 + 3 + 2, 4 + 3 + 2)
+    assert calls == sorted(calls)
+    on = dataclasses.replace(
+        dreaming,
+        jepa=dataclasses.replace(dreaming.jepa, iterations=0),
+        begin=str(tmp_path / "one"),
+    )
+    train_all(data_file, tmp_path / "two", contract, on)
+    one, two = (load_checkpoint(tmp_path / name).agent for name in ("one", "two"))
+    for part, is_kept in (("encoder", True), ("predictor", False), ("critic", False)):
+        parts = [
+            torch.cat([p.flatten() for p in getattr(a, part).parameters()]) for a in (one, two)
+        ]
+        assert torch.equal(*parts) == is_kept, part
+    export(tmp_path / "two", tmp_path / "bundle", "on", "", contract)
+    bundle = Bundle(tmp_path / "bundle")
+    assert bundle.has("critic") and bundle.proprioception_size == 14 + 6
+    wider = dataclasses.replace(on.jepa, latent_size=5)
+    with pytest.raises(ValueError, match=r"begin is '.*one', whose latent is 4, expected 5"):
+        train_all(data_file, tmp_path / "three", contract, dataclasses.replace(on, jepa=wider))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jepa_robot.cli.demo import run_demo
+from jepa_robot.cli.demo import DEMOS, run_demo, run_scene_demo
 from jepa_robot.cli.evaluate import run_evaluation
 
 GOALS = 6
@@ -40,3 +40,11 @@ def test_the_demo_shows_a_table_and_pictures(domain, tmp_path, capsys):
     assert "within 3 cm" in shown and "command_echo" in shown
     assert (tmp_path / "episode.png").stat().st_size > 10_000
     assert (tmp_path / "logs" / "actor.log").is_file()
+
+
+def test_the_demo_of_pushing_shows_a_table_and_pictures(domain, tmp_path, capsys):
+    robot, model, _ = DEMOS["push"]
+    run_scene_demo("push", robot, model, goals=1, seed=0, gui=False, out=tmp_path)
+    shown = capsys.readouterr().out
+    assert "within 5 cm" in shown and "at any time" in shown
+    assert (tmp_path / "episode.png").stat().st_size > 10_000
