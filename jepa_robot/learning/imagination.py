@@ -18,15 +18,16 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from jepa_robot.learning.networks import Agent
+from jepa_robot.learning.optimize import Optimizer
 from jepa_robot.modules.cost import POSITION_UNIT
 
 LIVES = 4  # imagined states that are kept, as a multiple of the batch
 FOLLOWING = 0.02  # of the way to the critic that its copy goes in a step
-POLICY_NORM, CRITIC_NORM = 1.0, 5.0  # of clipped gradients
+WEIGHT_DECAY = 0.01
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class ImaginationConfig:
     actions, as in `Cost`; ``furthest``: units of distance beyond which all are alike.
     """
 
-    iterations: int = 1200
+    iterations: int = 2500
     batch: int = 256
     horizon: int = 10
     life: int = 50
@@ -116,9 +117,14 @@ def learn_in_imagination(
     lives = _Lives(recorded, goals, LIVES * config.batch, config.life)
     agent.requires_grad_(False)
     policy, critic, foreseen = agent.policy, agent.critic, copy.deepcopy(agent.critic)
-    steps = (
-        _Step(policy.network, config.policy_rate, POLICY_NORM),
-        _Step(critic.network, config.critic_rate, CRITIC_NORM),
+    for network in (policy.network, critic.network):
+        network.requires_grad_(True)
+    decay = {"weight_decay": WEIGHT_DECAY}
+    policy_step = Optimizer(
+        policy.network.parameters(), config.iterations, config.policy_rate, **decay, norm=1.0
+    )
+    critic_step = Optimizer(
+        critic.network.parameters(), config.iterations, config.critic_rate, **decay
     )
     discounts = config.discount ** torch.arange(config.horizon)
     for number in range(config.iterations):
@@ -129,12 +135,12 @@ def learn_in_imagination(
         total = (discounts[:, None] * costs).sum(dim=0) + config.discount**config.horizon * after[
             -1
         ]
-        steps[0](total.mean())
+        policy_step.step(total.mean())
         returns = _returns(costs.detach(), after.detach(), config)
         seen = torch.cat(visited[:-1]).detach()
         valued = critic(seen, latent.repeat(config.horizon, 1))
         error = functional.smooth_l1_loss(valued, returns.flatten())
-        steps[1](error)
+        critic_step.step(error)
         with torch.no_grad():
             for old, new in zip(foreseen.parameters(), critic.parameters(), strict=True):
                 old.lerp_(new, FOLLOWING)
@@ -173,18 +179,3 @@ def _returns(costs: Tensor, after: Tensor, config: ImaginationConfig) -> Tensor:
         ahead = cost + config.discount * ((1 - config.mixing) * value + config.mixing * ahead)
         returns.append(ahead)
     return torch.stack(returns[::-1])
-
-
-class _Step:
-    """A step of AdamW with clipped gradients."""
-
-    def __init__(self, network: nn.Module, rate: float, norm: float) -> None:
-        network.requires_grad_(True)
-        self._network, self._norm = network, norm
-        self._optimizer = torch.optim.AdamW(network.parameters(), rate)
-
-    def __call__(self, loss: Tensor) -> None:
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self._network.parameters(), self._norm)
-        self._optimizer.step()

@@ -20,6 +20,7 @@ class Optimizer:
         steps: how many calls of `step` there will be.
         learning_rate: at its highest.
         weight_decay: AdamW's.
+        norm: of the gradient, at most.
     """
 
     def __init__(
@@ -28,8 +29,9 @@ class Optimizer:
         steps: int,
         learning_rate: float,
         weight_decay: float = 1e-5,
+        norm: float = GRADIENT_NORM,
     ) -> None:
-        self._parameters = list(parameters)
+        self._parameters, self._norm = list(parameters), norm
         self._optimizer = torch.optim.AdamW(
             self._parameters, learning_rate, weight_decay=weight_decay
         )
@@ -40,7 +42,7 @@ class Optimizer:
     def step(self, loss: Tensor) -> None:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self._parameters, GRADIENT_NORM)
+        nn.utils.clip_grad_norm_(self._parameters, self._norm)
         self._optimizer.step()
         self._schedule.step()
 
