@@ -56,7 +56,7 @@ class ImaginationConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            low = 0 if field.name in ("iterations", "seed", "noise", "effort", "mixing") else 1e-9
+            low = 0 if field.name in ("seed", "noise", "effort", "mixing") else 1e-9
             whole = isinstance(value, int) or field.type == "float"
             high = 1 if field.name in ("discount", "mixing") else 1e9
             if isinstance(value, bool) or not whole or not low <= value <= high:
@@ -132,10 +132,8 @@ def learn_in_imagination(
         place, latent = goal.split([agent.shape.goal, agent.shape.latent], dim=1)
         visited, costs = _imagine(agent, state, place, latent, config)
         after = torch.stack([foreseen(one, latent) for one in visited[1:]])
-        total = (discounts[:, None] * costs).sum(dim=0) + config.discount**config.horizon * after[
-            -1
-        ]
-        policy_step.step(total.mean())
+        beyond = config.discount**config.horizon * after[-1]
+        policy_step.step(((discounts[:, None] * costs).sum(dim=0) + beyond).mean())
         returns = _returns(costs.detach(), after.detach(), config)
         seen = torch.cat(visited[:-1]).detach()
         valued = critic(seen, latent.repeat(config.horizon, 1))

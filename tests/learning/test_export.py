@@ -127,8 +127,9 @@ def test_any_number_of_rows_is_taken(bundle):
 def test_the_manifest_tells_what_the_bundle_is_and_fits_its_robot(bundle, contract):
     bundle.check_fits(contract)
     manifest = bundle.manifest
-    assert set(manifest["files"]) == {f"{name}.onnx" for name in GRAPHS if name != "critic"}
-    assert set(manifest["parity"]) == set(GRAPHS)
+    graphs = set(GRAPHS) - {"critic"}  # its policy imitates the planner
+    assert set(manifest["files"]) == {f"{name}.onnx" for name in graphs}
+    assert set(manifest["parity"]) == graphs
     assert max(manifest["parity"].values()) < 3e-5
     assert manifest["image_size"] == [64, 64]
     assert manifest["command"] == "a command"
