@@ -278,11 +278,11 @@ def test_exploration_makes_contact(task):
     world, rng, moved = ArmWorld(contract, task), np.random.default_rng(0), []
     for _ in range(12):
         explorer = task.explore(rng, task.recorded_steps)
-        labels = world.reset(explorer.episode).labels
+        frame = world.reset(explorer.episode)
         for _ in range(task.recorded_steps):
-            after = world.step(explorer.act(labels)[0]).labels
-            step = after["object_position"] - labels["object_position"]
+            after = world.step(explorer.act(frame)[0])
+            step = after.labels["object_position"] - frame.labels["object_position"]
             moved.append(np.linalg.norm(step) > 1e-3)
-            labels = after
+            frame = after
     world.close()
     assert np.mean(moved) > 0.15
