@@ -24,7 +24,9 @@ from jepa_robot.learning.distill import DistillConfig
 from jepa_robot.learning.doctor import DoctorConfig, examine
 from jepa_robot.learning.doctor_readouts import BUNDLE, LINEAR, MLP
 from jepa_robot.learning.export import export
+from jepa_robot.learning.imagination import ImaginationConfig
 from jepa_robot.learning.pipeline import TrainConfig, train_all
+from jepa_robot.learning.refinement import RefinementConfig
 from jepa_robot.models import Bundle
 from jepa_robot.robot.contract import RobotContract, load_contract
 from jepa_robot_sim.collect import ArmSource, collect
@@ -82,12 +84,17 @@ def main(
 
 
 def settings(sees: str, seed: int, iterations: int) -> TrainConfig:
-    """Of a training with hardly any policy."""
+    """Of a training with hardly any policy, and a predictor that is not refined."""
     config = TrainConfig(seed=seed)
     steps = iterations or config.jepa.iterations
     jepa = dataclasses.replace(config.jepa, prevention_sees=sees, iterations=steps)
-    no_policy = DistillConfig(decisions=10, rounds=1, iterations=1)
-    return dataclasses.replace(config, jepa=jepa, distill=no_policy)
+    return dataclasses.replace(
+        config,
+        jepa=jepa,
+        distill=DistillConfig(decisions=10, rounds=1, iterations=1),
+        refinement=RefinementConfig(iterations=0),
+        imagination=ImaginationConfig(iterations=1, batch=8),
+    )
 
 
 def measure(

@@ -48,6 +48,8 @@ def refine_predictor(
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Train the agent's predictor on windows of encoded frames; all else is left as it is."""
+    if not config.iterations:
+        return
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     data, joints = encoded.data, agent.shape.proprioception

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import torch
 
 from jepa_robot.learning.encoded import encode, prediction_ratio
 from jepa_robot.learning.jepa import JEPAConfig, new_agent
@@ -23,6 +24,9 @@ def test_refinement_predicts_better_and_touches_nothing_else(data):
     trained = {name for name, value in agent.state_dict().items() if not value.equal(before[name])}
     assert {name.split(".")[0] for name in trained} == {"predictor"}
     assert told[-1] == (150, 150)
+    refined = [value.clone() for value in agent.predictor.parameters()]
+    refine_predictor(agent, encoded, RefinementConfig(iterations=0))
+    assert all(map(torch.equal, refined, agent.predictor.parameters()))
 
 
 def test_settings_are_checked():
