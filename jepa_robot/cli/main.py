@@ -88,6 +88,8 @@ def collect(
     from jepa_robot_sim.collect import ArmSource
     from jepa_robot_sim.collect import collect as run
 
+    if env and model:
+        raise ValueError(f"model is {model!r}, expected none with --env: practice is a robot's")
     if env:
         from jepa_robot_sim.gym_world import GymSource
 
@@ -138,7 +140,8 @@ def train(
     from jepa_robot.robot.contract import load_contract
 
     file = resources.find("config/training", config, ".yaml") if config else None
-    chosen = configure(TrainConfig, file, [f"seed={seed}", f"begin={begin!r}", *(settings or [])])
+    named = [f"seed={seed}", *([f"begin={begin!r}"] if begin else [])]
+    chosen = configure(TrainConfig, file, [*named, *(settings or [])])
     about = read_about(data)
     contract = load_contract(robot) if about is not None and about.interface["joints"] else None
     computing = Devices(accelerator, devices, num_nodes, strategy, workers)
