@@ -54,6 +54,7 @@ class TableTask:
         self.contract, self.randomisation = contract, randomisation
         self.hand, self.shape = Hand(contract), hand_shape(contract)
         self.scene = self._scene()
+        self._check_height()
         self.lower, self.upper = (np.array(corner) for corner in contract.workspace)
         radius = self.scene.block.radius
         self.block_lower, self.block_upper = self.lower[:2] + radius, self.upper[:2] - radius
@@ -64,6 +65,19 @@ class TableTask:
         slowness = REFERENCE_SPEED * share / self.hand.speed
         self.steps = round(self.steps * max(1.0, slowness))
         self._placer = Placer(contract)
+
+    def _check_height(self) -> None:
+        """A hand that is kept at one height must be low enough to meet the block."""
+        held, block = self.hand.held_height, self.scene.block
+        if held is None:
+            return
+        highest = self.scene.surface + block.height / 2 + self.shape.depth
+        if held > highest:
+            raise self.contract.invalid(
+                "home",
+                f"home is where the hand is at {held:.3g} m, at which actions keep it, expected at "
+                f"most {highest:.3g} m to push a block",
+            )
 
     def _scene(self) -> Scene:
         bare = bare_scene(self.contract, self.shape.depth, self.randomisation.distractors)

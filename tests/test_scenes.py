@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jepa_robot import resources
-from jepa_robot.robot.contract import load_contract
+from jepa_robot.robot.contract import InvalidContract, load_contract
 from jepa_robot_sim.arm import SimulatedArm
 from jepa_robot_sim.episodes import Episode
 from jepa_robot_sim.scenes import Randomisation
@@ -286,3 +286,15 @@ def test_exploration_makes_contact(task):
             frame = after
     world.close()
     assert np.mean(moved) > 0.15
+
+
+def test_a_hand_that_is_kept_too_high_to_push_is_refused():
+    contract = blindfolded("panda_push")
+    lower, upper = contract.workspace
+    high = dataclasses.replace(
+        contract,
+        home=load_contract("panda_table").home,
+        workspace=(lower, (*upper[:2], 0.24)),
+    )
+    with pytest.raises(InvalidContract, match=r"the hand is at 0.169 m, .* expected at most 0.0"):
+        make_task("push", high)

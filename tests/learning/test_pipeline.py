@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from jepa_robot import resources
 from jepa_robot.learning.batches import Batches
 from jepa_robot.learning.checkpoint import load_checkpoint
+from jepa_robot.learning.configuration import configure
 from jepa_robot.learning.distill import DistillConfig
 from jepa_robot.learning.export import export
 from jepa_robot.learning.imagination import ImaginationConfig
@@ -152,3 +154,11 @@ def test_a_run_goes_on_from_another_with_its_encoder_as_it_was(data_file, contra
     wider = dataclasses.replace(on.jepa, latent_size=5)
     with pytest.raises(ValueError, match=r"begin is '.*one', whose latent is 4, expected 5"):
         train_all(data_file, tmp_path / "three", contract, dataclasses.replace(on, jepa=wider))
+
+
+@pytest.mark.parametrize("name", ["object", "practice"])
+def test_shipped_settings_are_settings(name):
+    file = resources.find("config/training", name, ".yaml")
+    config = configure(TrainConfig, file)
+    assert config.jepa.shared > 0 and config.jepa.linearity == 0
+    assert (config.jepa.iterations == 0) == (name == "practice")
