@@ -94,6 +94,7 @@ FIGURES = {
     "std": ("standard deviation of the latents", ""),
     "steps": ("training steps", ""),
     "minutes": ("training", "min"),
+    "readout_error": ("readout error", "cm"),
     "beside": ("share of a training step beside the network", "%"),
 }
 
@@ -107,6 +108,9 @@ def main(
     loss: Annotated[list[str] | None, typer.Option(help="Of the ablation: a name; repeat.")] = None,
     peers: Annotated[
         bool, typer.Option("--peers", help="Models of stable-worldmodel, likewise.")
+    ] = False,
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="Goals are pictures, and no label is looked at.")
     ] = False,
     equal: Annotated[list[str] | None, typer.Option(help="Peers' time or samples; repeat.")] = None,
     device: Annotated[str, typer.Option(help="What peers of equal samples run on.")] = "cpu",
@@ -128,6 +132,8 @@ def main(
         if ablation:
             for one in loss or LOSSES:
                 bench.ablate(name, one)
+        elif unlabelled:
+            bench.run_unlabelled(name)
         elif peers:
             for peer, budget in itertools.product(PEERS, equal or EQUAL):
                 bench.compare(name, peer, budget, device)
@@ -168,8 +174,9 @@ class Bench:
             if task == "reach":
                 training["beside"] = 100 * made["share_beside"]
             else:
-                bundle, minutes = self._practise(contract, task, data, bundle, seed)
+                bundle, minutes = self._practise(contract, task, data, bundle)
                 training["minutes"] += minutes
+                training["readout_error"] = 100 * bundle.manifest["results"]["readout_error"]
             self._judge(cell, "mode 2", seed, contract, bundle, "2", goal, **training)
             self._judge(cell, "mode 1", seed, contract, bundle, "1", goal)
             if task != "reach":
@@ -179,6 +186,26 @@ class Bench:
             if seed == 0:
                 for name in BASELINES:
                     self._judge(cell, name, seed, contract, bundle, name, goal)
+
+    def run_unlabelled(self, cell: str) -> None:
+        """With the labelled agent's encoder, which has seen no label, and nothing else of it."""
+        robot, task = cell.split(":")
+        contract = load_contract(robot)
+        data = self._data(contract, task)
+        for seed in self._seeds:
+            name = f"{robot}_{task}_{seed}"
+            before = self._bundle(contract, data, self._config(seed, task), name)
+            config = self._short(self._on(before, labels=0))
+            bundle = self._bundle(contract, data, config, f"{robot}_{task}_unlabelled_{seed}")
+            seconds = before.manifest["results"]["seconds"]["jepa"]
+            seconds += sum(bundle.manifest["results"]["seconds"].values())
+            bundle, minutes = self._practise(contract, task, data, bundle)
+            minutes += seconds / 60
+            policy = "goal image, no labels"
+            error = 100 * bundle.manifest["results"]["readout_error"]
+            more = {"minutes": minutes, "readout_error": error}
+            self._judge(cell, f"mode 2, {policy}", seed, contract, bundle, "2", "image", **more)
+            self._judge(cell, f"mode 1, {policy}", seed, contract, bundle, "1", "image")
 
     def ablate(self, cell: str, loss: str) -> None:
         """Effective rank and Mode-2's success with another loss."""
@@ -256,26 +283,33 @@ class Bench:
             imagination=dataclasses.replace(config.imagination, iterations=self._iterations),
         )
 
+    def _on(self, bundle: Bundle, labels: int | None = None) -> TrainConfig:
+        """Settings to go on from a bundle's run; with as many labels, if not told otherwise."""
+        recipe = bundle.manifest["recipe"]
+        labels = recipe["labels"] if labels is None else labels
+        file = resources.find("config/training", "practice", ".yaml")
+        run = self._folder / f"run_{bundle.path.name}"
+        settings = [f"seed={recipe['seed']}", f"begin={str(run)!r}", f"labels={labels}"]
+        return configure(TrainConfig, file, settings)
+
     def _practise(
-        self, contract: RobotContract, task: str, data: Path, bundle: Bundle, seed: int
+        self, contract: RobotContract, task: str, data: Path, bundle: Bundle
     ) -> tuple[Bundle, float]:
         """What comes of rounds of practice with what was learned before, and their minutes."""
-        file = resources.find("config/training", "practice", ".yaml")
-        minutes = 0.0
+        minutes, name = 0.0, bundle.path.name
         for number in range(1, ROUNDS + 1):
-            before = bundle.path
-            grown = self._folder / f"{contract.name}_{task}_{seed}_practice_{number}.h5"
+            grown = self._folder / f"{name}_practice_{number}.h5"
             if not grown.exists():
                 growing = grown.with_name(f"growing_{grown.name}")
                 shutil.copy(data, growing)
-                source = ArmSource(contract, task, model=str(before))
+                source = ArmSource(contract, task, model=str(bundle.path))
                 some = min(PRACTISED, self._transitions)
-                collect(source, growing, some, 1000 * number + seed, processes=2, append=True)
+                seed = 1000 * number + bundle.manifest["recipe"]["seed"]
+                collect(source, growing, some, seed, processes=2, append=True)
                 growing.rename(grown)
-            run = self._folder / f"run_{before.name}"
-            config = configure(TrainConfig, file, [f"seed={seed}", f"begin={str(run)!r}"])
-            name = f"{contract.name}_{task}_{seed}_practised_{number}"
-            bundle, data = self._bundle(contract, grown, self._short(config), name), grown
+            config = self._short(self._on(bundle))
+            bundle = self._bundle(contract, grown, config, f"{name}_practised_{number}")
+            data = grown
             minutes += sum(bundle.manifest["results"]["seconds"].values()) / 60
         return bundle, minutes
 

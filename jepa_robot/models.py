@@ -132,8 +132,13 @@ class Bundle:
 
     @property
     def goal_size(self) -> int:
-        """G, the size of a goal position; 0 if goals are images only."""
+        """G, the size of what the readout gives; 0 if there is none, and goals are images only."""
         return self.manifest.get("goal_size", 3)
+
+    @property
+    def reads_positions(self) -> bool:
+        """Whether what the readout gives are positions (m), and not features that have no unit."""
+        return bool(self.goal_size) and self.manifest.get("goal") != ""
 
     @property
     def action_size(self) -> int:

@@ -109,7 +109,9 @@ class ArmRecorder:
         self.about = About(interface, source.task, self._task.goal_label)
         self._agent = None
         if source.model:
-            self._agent = InProcessAgent(source.contract, Bundle(source.model, threads=1))
+            bundle = Bundle(source.model, threads=1)
+            self._agent = InProcessAgent(source.contract, bundle)
+            self._reads_positions = bundle.reads_positions
             self._policy = replace(load_task(source.task), mode=MODE_1)
 
     def _explorer(self, rng: np.random.Generator, steps: int) -> Explorer:
@@ -117,7 +119,12 @@ class ArmRecorder:
             return self._task.explore(rng, steps)
         episode = self._task.sample(rng)
         noise = practice_noise(rng, steps, self._source.contract.actions.size)
-        self._agent.begin(self._agent.configurator.with_position(self._policy, episode.goal))
+        configurator = self._agent.configurator
+        if self._reads_positions:
+            task = configurator.with_position(self._policy, episode.goal)
+        else:
+            task = configurator.with_image(self._policy, self._world.goal_images(episode))
+        self._agent.begin(task)
         return PractisingExplorer(episode, self._agent, noise)
 
     def record(self, rng: np.random.Generator) -> Columns:

@@ -229,7 +229,7 @@ class GymPolicy:
                 f"its observation, or an image under one of {', '.join(GOAL_IMAGES)}"
             )
         section = {"weights": WEIGHTS, "goal": goal}
-        self._cost.configure(CostConfig.from_section(section, size, bundle.goal_size))
+        self._cost.configure(CostConfig.for_bundle(section, bundle))
         mode = MODE_1 if self._mode == "1" else MODE_2
         section = {"mode": mode, "seed": seed, "goal_latent": latent, "planner": self._planner}
         self._actor.configure(ActorConfig.from_section(section, size))

@@ -17,8 +17,10 @@ from jepa_robot.robot.contract import RobotContract
 OPSET = 17
 
 
-def build(path: Path, contract: RobotContract, name: str = "tiny", seed: int = 0) -> Path:
-    """Write a bundle that fits ``contract`` into ``path``."""
+def build(
+    path: Path, contract: RobotContract, name: str = "tiny", seed: int = 0, **manifest: object
+) -> Path:
+    """Write a bundle that fits ``contract`` into ``path``; ``manifest`` has more of that."""
     path.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     cameras, joints, actions = len(contract.cameras), len(contract.joints), contract.actions.size
@@ -90,6 +92,7 @@ def build(path: Path, contract: RobotContract, name: str = "tiny", seed: int = 0
             "data": {},
             "command": "tests/tiny_bundle.py",
             "results": {},
+            **manifest,
         },
     )
     return path

@@ -140,6 +140,8 @@ class Recorder:
         plan = messages.read_tensor(message, "plan", size, rows=None)
         if self._state is None or self._state[0] != messages.from_time(message.header.stamp):
             return
+        if not self._bundle.reads_positions:
+            return  # there is nothing to draw
         states = self._model.rollout(self._state[1], plan[None])[0]
         self._plan = self._readout(latent=np.ascontiguousarray(self._bundle.latent(states)))
 

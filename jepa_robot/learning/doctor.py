@@ -205,7 +205,8 @@ def bundle_goal(bundle: Bundle, data: Dataset) -> str:
     """The label that the bundle's readout gives, empty if it has none of the recording's."""
     name = bundle.manifest.get("goal") or data.about.goal
     label = data.columns.get(name)
-    return name if label is not None and label.shape[1] == bundle.goal_size else ""
+    is_of_size = label is not None and label.shape[1] == bundle.goal_size
+    return name if is_of_size and bundle.reads_positions else ""
 
 
 def _warnings(bundle: Bundle, data: Dataset, judged: list[str]) -> list[str]:

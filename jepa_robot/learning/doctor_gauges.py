@@ -252,12 +252,19 @@ def measure_order(
     which, other = rng.integers(len(goals), size=PAIRS), rng.choice(rows, PAIRS)
     goal_places, here = seen.label(label, goals)[which], seen.latents[seen.at(other)]
     distances = np.linalg.norm(seen.label(label, other) - goal_places, axis=1)
-    costs = np.linalg.norm(here - latents[which], axis=1)
+    costs = np.linalg.norm(_told_by(bundle, here) - _told_by(bundle, latents)[which], axis=1)
     position = None
     if has_readout:
         read = bundle.session("readout")(latent=np.ascontiguousarray(here))
         position = spearman(distances, np.linalg.norm(read - goal_places, axis=1))
     return Order(label, spearman(distances, costs), position, distances, costs)
+
+
+def _told_by(bundle: Bundle, latents: np.ndarray) -> np.ndarray:
+    """Latents ``[N, D]``, or features without a label: what tells goal pictures apart."""
+    if bundle.reads_positions or not bundle.goal_size:
+        return latents
+    return bundle.session("readout")(latent=np.ascontiguousarray(latents))
 
 
 def spearman(one: np.ndarray, other: np.ndarray) -> float:

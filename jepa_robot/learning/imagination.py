@@ -23,7 +23,6 @@ from torch.nn import functional
 
 from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.optimize import Optimizer
-from jepa_robot.modules.cost import POSITION_UNIT
 
 LIVES = 4  # imagined states that are kept, as a multiple of the batch
 FOLLOWING = 0.02  # of the way to the critic that its copy goes in a step
@@ -96,6 +95,7 @@ def learn_in_imagination(
     agent: Agent,
     states: np.ndarray,
     config: ImaginationConfig,
+    unit: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
     """Train the agent's policy and critic; everything else is left as it is.
@@ -104,6 +104,7 @@ def learn_in_imagination(
         agent: with a readout, that says what goals are about.
         states: ``[M, S]``, recorded and encoded: where imagination begins, and what goals are like.
         config: settings.
+        unit: how far from its goal costs 1, in units of the readout.
         progress: called with steps done and to do.
 
     Returns:
@@ -130,7 +131,7 @@ def learn_in_imagination(
     for number in range(config.iterations):
         chosen, state, goal = lives.draw(config.batch)
         place, latent = goal.split([agent.shape.goal, agent.shape.latent], dim=1)
-        visited, costs = _imagine(agent, state, place, latent, config)
+        visited, costs = _imagine(agent, state, place, latent, config, unit)
         after = torch.stack([foreseen(one, latent) for one in visited[1:]])
         beyond = config.discount**config.horizon * after[-1]
         policy_step.step(((discounts[:, None] * costs).sum(dim=0) + beyond).mean())
@@ -152,7 +153,12 @@ def learn_in_imagination(
 
 
 def _imagine(
-    agent: Agent, state: Tensor, place: Tensor, goal: Tensor, config: ImaginationConfig
+    agent: Agent,
+    state: Tensor,
+    place: Tensor,
+    goal: Tensor,
+    config: ImaginationConfig,
+    unit: float,
 ) -> tuple[list[Tensor], Tensor]:
     """States visited, ``H + 1`` of ``[N, S]``, and what they cost, ``[H, N]``."""
     visited, costs = [state], []
@@ -163,7 +169,7 @@ def _imagine(
         action = (action + noise).clamp(-1, 1)
         state = agent.predictor(state, action)
         away = agent.readout(state[:, agent.shape.proprioception :]) - place
-        distance = away.square().sum(dim=1).add(1e-8).sqrt() / POSITION_UNIT
+        distance = away.square().sum(dim=1).add(1e-8).sqrt() / unit
         effort = config.effort * action.square().sum(dim=1)
         costs.append(distance.clamp(max=config.furthest) + effort)
         visited.append(state)

@@ -240,13 +240,20 @@ def history_for(data: Dataset, config: JEPAConfig) -> int:
     return config.history or (1 if "proprio" in data.columns else 2)
 
 
-def new_agent(data: Dataset, config: JEPAConfig, contract: RobotContract | None = None) -> Agent:
+def new_agent(
+    data: Dataset,
+    config: JEPAConfig,
+    contract: RobotContract | None = None,
+    features: int = 0,
+) -> Agent:
     """An agent for a dataset, with its scales fitted; ``config.seed`` draws its weights.
 
-    With a contract it knows the kinematics of its arm.
+    With a contract it knows the kinematics of its arm. Its readout is of the data's goal, or of so
+    many ``features`` that have no label.
     """
     torch.manual_seed(config.seed)
     goal = data.columns.get(data.about.goal)
+    labelled = 0 if goal is None else goal.shape[1]
     history = history_for(data, config)
     measured = data.proprioception(data.rows[:1]).shape[-1]
     agent = Agent(
@@ -258,7 +265,7 @@ def new_agent(data: Dataset, config: JEPAConfig, contract: RobotContract | None 
             actions=data.columns["action"].shape[1],
             latent=config.latent_size * history,
             history=history,
-            goal=0 if goal is None else goal.shape[1],
+            goal=features or labelled,
             z=config.z,
             encoder=config.encoder,
             predictor=config.predictor,

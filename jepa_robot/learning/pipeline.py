@@ -27,12 +27,15 @@ from jepa_robot.learning.encoded import encode, prediction_ratio
 from jepa_robot.learning.export import write_bundle
 from jepa_robot.learning.imagination import ImaginationConfig, learn_in_imagination
 from jepa_robot.learning.jepa import JEPAConfig, history_for, new_agent
+from jepa_robot.learning.layers import check_whole
 from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.readout import (
     explained_by_joints,
+    map_to_truth,
     readout_quality,
     train_goal_encoder,
     train_readout,
+    train_slow_readout,
 )
 from jepa_robot.learning.refinement import RefinementConfig, refine_predictor
 from jepa_robot.learning.training import Devices, train_jepa
@@ -45,6 +48,7 @@ VALIDATION_SHARE = 0.05
 EXPLAINED = 0.9  # R² from which on joints tell what goals are about
 DECISIONS_A_STEP = 10  # of the planner take about as long as a step of the JEPA
 CONFIG = "config.yaml"
+ABOUT_GOALS = ("readout", "goal_encoder", "policy", "critic")  # networks whose size is a goal's
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class TrainConfig:
     """Everything a training run depends on, but for the data. ``seed`` is that of every stage.
 
     ``begin``: the folder of a finished run whose networks are trained on; none for new ones.
+    ``labels``: frames whose goal label is looked at; with 0 goals are pictures, and told apart by
+    ``slow_features``, what changes least of what joints do not tell.
     """
 
     jepa: JEPAConfig = field(default_factory=JEPAConfig)
@@ -60,11 +66,19 @@ class TrainConfig:
     imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
     begin: str = ""
     labels: int = MAX_LABELS
+    slow_features: int = 2
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.labels, bool) or not 10 <= self.labels <= MAX_LABELS:
-            raise ValueError(f"labels is {self.labels!r}, expected 10 to {MAX_LABELS}")
+        is_number = isinstance(self.labels, int) and not isinstance(self.labels, bool)
+        if not is_number or not (self.labels == 0 or 10 <= self.labels <= MAX_LABELS):
+            raise ValueError(f"labels is {self.labels!r}, expected 10 to {MAX_LABELS}, or 0")
+        check_whole(self, "train", {"slow_features": 1})
+        if not self.labels and self.jepa.prevention_sees != "residual":
+            raise ValueError(
+                f"jepa.prevention_sees is {self.jepa.prevention_sees!r}, expected 'residual' where "
+                "labels is 0"
+            )
         for stage in ("jepa", "distill", "refinement", "imagination"):
             settings = dataclasses.replace(getattr(self, stage), seed=self.seed)
             object.__setattr__(self, stage, settings)
@@ -149,7 +163,7 @@ def _train(
     jepa = dataclasses.replace(config.jepa, prevention_sees=prevention_sees(training, config))
     config = dataclasses.replace(config, jepa=jepa)
     # A search that knows nothing of what is far ahead hardly finds a contact to be imitated.
-    dreams = jepa.prevention_sees == "residual" and bool(training.about.goal)
+    dreams = jepa.prevention_sees == "residual" and bool(training.about.goal or not config.labels)
     if dreams:
         rest = config.refinement.iterations + config.imagination.iterations
     else:
@@ -158,7 +172,8 @@ def _train(
     seconds, metrics = {}, {}
 
     begin = time.monotonic()
-    agent, figures = new_agent(training, jepa, contract), {}
+    features = 0 if config.labels else config.slow_features
+    agent, figures = new_agent(training, jepa, contract, features), {}
     if config.begin:
         take_up(agent, load_checkpoint(config.begin).agent, config.begin)
     if jepa.iterations:
@@ -167,10 +182,21 @@ def _train(
 
     begin = time.monotonic()
     encoded, held_out = encode(agent, training), encode(agent, validation)
-    if goal := training.about.goal if agent.shape.goal else "":
-        train_readout(agent, encoded.latents, encoded.label(goal), config.labels, config.seed)
+    goal = training.about.goal if agent.shape.goal else ""
+    truth = encoded.label(goal) if goal in training.columns else None
+    mapping = None
+    if not config.labels:
+        train_slow_readout(agent, encoded, config.seed)
+        if truth is not None:
+            mapping = map_to_truth(agent, encoded.latents, truth, MAX_LABELS, config.seed)
+        goal = ""
+    elif truth is not None:
+        train_readout(agent, encoded.latents, truth, config.labels, config.seed)
+    if agent.shape.goal:
         train_goal_encoder(agent, encoded.latents, config.seed)
-        quality = readout_quality(agent, held_out.latents, held_out.label(goal))
+    if truth is not None:
+        true = held_out.label(training.about.goal)
+        quality = readout_quality(agent, held_out.latents, true, mapping)
         metrics["readout_r2"], metrics["readout_error"] = quality
     agent.views.fit(encoded.looks)
     seconds["readout"] = time.monotonic() - begin
@@ -178,12 +204,14 @@ def _train(
     begin = time.monotonic()
     samples = Samples.draw(validation, agent.shape.history, config.seed)
     interface = training.about.interface
-    record = {"goal": goal, "goal_unit": _goal_unit(agent, interface)}
+    record = {"goal": goal, "goal_unit": _goal_unit(agent, interface, config)}
     if dreams:
         refine_predictor(agent, encoded, config.refinement, counter.stage())
         seconds["refinement"] = time.monotonic() - begin
         begin = time.monotonic()
-        figures |= learn_in_imagination(agent, encoded.states, config.imagination, counter.stage())
+        figures |= learn_in_imagination(
+            agent, encoded.states, config.imagination, record["goal_unit"], counter.stage()
+        )
     else:
         with tempfile.TemporaryDirectory() as temporary:
             about = {"name": "temporary", "data": {}, "command": "", "results": {}}
@@ -241,16 +269,21 @@ class _Counter:
 def take_up(agent: Agent, before: Agent, folder: str) -> None:
     """Give an agent the weights and scales of one that was trained before.
 
+    Where goals have another size, what is about goals stays new.
+
     Raises:
         ValueError: they are not alike; names what differs.
     """
     ours, theirs = dataclasses.asdict(agent.shape), dataclasses.asdict(before.shape)
+    is_of_goals = ours.pop("goal") == theirs["goal"]
     for name, value in ours.items():
         if theirs[name] != value:
             raise ValueError(
                 f"begin is {folder!r}, whose {name} is {theirs[name]!r}, expected {value!r}"
             )
-    agent.load_state_dict(before.state_dict())
+    for name, network in agent.named_children():
+        if is_of_goals or name not in ABOUT_GOALS:
+            network.load_state_dict(getattr(before, name).state_dict())
 
 
 def prevention_sees(data: Dataset, config: TrainConfig) -> str:
@@ -264,8 +297,13 @@ def prevention_sees(data: Dataset, config: TrainConfig) -> str:
     return "embedding" if share > EXPLAINED else "residual"
 
 
-def _goal_unit(agent: Agent, interface: dict) -> float:
-    """How far from its goal something costs 1: 10 cm, or half of what an environment's spread."""
+def _goal_unit(agent: Agent, interface: dict, config: TrainConfig) -> float:
+    """How far from its goal something costs 1: 10 cm, or half of what an environment's spread.
+
+    Of features it is their standard deviation, 1.
+    """
+    if not config.labels:
+        return 1.0
     if interface["joints"] or agent.readout is None:
         return POSITION_UNIT
     return float(agent.readout.scale.std.mean()) / 2

@@ -31,8 +31,8 @@ class InProcessAgent:
     def begin(self, task: Task) -> None:
         """Take up a task with its goal, as the configurator gives it, and forget what was."""
         sections = self.configurator.sections(task)
-        size, has_critic = self._bundle.latent_size, self._bundle.has("critic")
-        self._cost.configure(CostConfig.from_section(sections["cost"], size, has_critic=has_critic))
+        self._cost.configure(CostConfig.for_bundle(sections["cost"], self._bundle))
+        size = self._bundle.latent_size
         self._actor.configure(ActorConfig.from_section(sections["actor"], size))
         self._perception.forget()
 

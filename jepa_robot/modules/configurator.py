@@ -157,8 +157,13 @@ class Configurator:
         """The task with a goal position (m, base frame).
 
         Raises:
-            InvalidTask: if it lies outside the workspace.
+            InvalidTask: if it lies outside the workspace, or the bundle reads no positions.
         """
+        if not self._bundle.reads_positions:
+            raise InvalidTask(
+                f"goal is a position, and bundle {self._bundle.id} was trained without labels: "
+                "expected a goal image"
+            )
         return self._checked(replace(task, goal_position=tuple(position), goal_latent=None))
 
     def with_image(self, task: Task, images: Sequence[np.ndarray]) -> Task:
@@ -171,7 +176,7 @@ class Configurator:
             InvalidTask: if the object is seen out of reach.
         """
         latent = self._perception.encode_goal(images)[0]
-        if task.goal_label != LABELS[0]:
+        if task.goal_label != LABELS[0] and self._bundle.reads_positions:
             return self.with_position(task, self._readout(latent=latent[None])[0].tolist())
         return replace(task, goal_position=None, goal_latent=tuple(map(float, latent)))
 
@@ -182,13 +187,18 @@ class Configurator:
             InvalidTask: if the goal lies outside the workspace.
         """
         self._checked(task)
-        latent = task.goal_latent
-        if latent is None and task.goal_position is not None:
-            position = np.array([task.goal_position], np.float32)
-            latent = tuple(map(float, self._goal_encoder(position=position)[0]))
-        goal = {"position": task.goal_position}
-        goal["latent"] = latent if task.goal_position is None else None
-        goal["encoded"] = latent
+        latent, position = task.goal_latent, task.goal_position
+        if latent is not None and not self._bundle.reads_positions:
+            features = self._readout(latent=np.array([latent], np.float32))[0]
+            position = tuple(map(float, features))
+        if position is not None:
+            read = np.array([position], np.float32)
+            latent = tuple(map(float, self._goal_encoder(position=read)[0]))
+        goal = {
+            "position": position,
+            "latent": latent if position is None else None,
+            "encoded": latent,
+        }
         has_goal = latent is not None
         return {
             "perception": {},

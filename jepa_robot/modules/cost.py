@@ -39,12 +39,19 @@ class CostConfig:
     goal_encoded: np.ndarray | None
 
     @classmethod
+    def for_bundle(cls, section: Mapping, bundle: Bundle) -> CostConfig:
+        """Check a section with the sizes of a bundle, see :meth:`from_section`."""
+        sizes = bundle.latent_size, bundle.goal_size
+        return cls.from_section(section, *sizes, has_critic=bundle.has("critic"))
+
+    @classmethod
     def from_section(
         cls, section: Mapping, latent_size: int, goal_size: int = 3, has_critic: bool = False
     ) -> CostConfig:
         """Check a section: ``weights`` by term, and ``goal``.
 
-        A goal may have ``latent`` [D], ``position`` [G], and ``encoded`` [D].
+        A goal may have ``latent`` [D], ``position`` [G], as the readout gives it, and ``encoded``
+        [D].
 
         Raises:
             InvalidConfiguration: unknown term, or a value of the wrong size or not finite; or what

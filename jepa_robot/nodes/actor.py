@@ -78,10 +78,9 @@ class ActorNode(AgentNode):
         super().destroy_node()
 
     def parse(self, sections: dict) -> tuple[ActorConfig, CostConfig]:
-        size = self.bundle.latent_size
         return (
-            ActorConfig.from_section(sections["actor"], size),
-            CostConfig.from_section(sections["cost"], size, has_critic=self.bundle.has("critic")),
+            ActorConfig.from_section(sections["actor"], self.bundle.latent_size),
+            CostConfig.for_bundle(sections["cost"], self.bundle),
         )
 
     def apply(self, parsed: tuple[ActorConfig, CostConfig]) -> None:

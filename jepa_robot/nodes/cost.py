@@ -25,10 +25,7 @@ class CostNode(AgentNode):
         self.subscribe(Image, "state", self._on_state, DATA)
 
     def parse(self, sections: dict) -> CostConfig:
-        has_critic = self.bundle.has("critic")
-        return CostConfig.from_section(
-            sections["cost"], self.bundle.latent_size, has_critic=has_critic
-        )
+        return CostConfig.for_bundle(sections["cost"], self.bundle)
 
     def apply(self, parsed: CostConfig) -> None:
         self._cost.configure(parsed)

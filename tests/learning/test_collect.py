@@ -241,5 +241,8 @@ def test_practice_is_what_the_policy_does_for_the_goal_and_noise(contract, tmp_p
     plain = goals("plain.h5")
     assert plain.std(axis=1).max() < 1e-3
     assert plain.mean(axis=1).std(axis=0).min() > 1e-3  # each episode has its own
+    pictured = tiny_bundle.build(tmp_path / "pictured", contract, goal="")  # reads no positions
+    source = ArmSource(contract, steps=12, model=str(pictured))
+    assert goals("pictured.h5").std(axis=1).max() < 1e-3
     with pytest.raises(InvalidBundle, match="does not fit robot iiwa"):
         ArmSource(load_contract("iiwa"), model=model).open()

@@ -30,7 +30,8 @@ def learned():
     agent.readout.scale.std.fill_(1.0)
     states = np.random.default_rng(0).uniform(-0.3, 0.3, (500, 2)).astype(np.float32)
     before = {name: value.clone() for name, value in agent.state_dict().items()}
-    figures = learn_in_imagination(agent, states, ImaginationConfig(iterations=500, batch=64))
+    config = ImaginationConfig(iterations=500, batch=64)
+    figures = learn_in_imagination(agent, states, config, unit=0.1)
     return agent, before, figures
 
 

@@ -18,6 +18,7 @@ from jepa_robot.learning.pipeline import TrainConfig, prevention_sees, train_all
 from jepa_robot.learning.predictors import PredictorConfig
 from jepa_robot.learning.refinement import RefinementConfig
 from jepa_robot.models import Bundle
+from jepa_robot.modules.configurator import Configurator, InvalidTask, load_task
 
 MOMENT = TrainConfig(
     jepa=JEPAConfig(latent_size=4, predictor=PredictorConfig(width=16), iterations=4, batch=4),
@@ -154,6 +155,51 @@ def test_a_run_goes_on_from_another_with_its_encoder_as_it_was(data_file, contra
     wider = dataclasses.replace(on.jepa, latent_size=5)
     with pytest.raises(ValueError, match=r"begin is '.*one', whose latent is 4, expected 5"):
         train_all(data_file, tmp_path / "three", contract, dataclasses.replace(on, jepa=wider))
+
+
+def test_without_labels_goals_are_pictures(data_file, contract, tmp_path, monkeypatch):
+    residual = dataclasses.replace(MOMENT.jepa, prevention_sees="residual")
+    short = {
+        "refinement": RefinementConfig(iterations=2, batch=8),
+        "imagination": ImaginationConfig(iterations=2, batch=8),
+    }
+    labelled = dataclasses.replace(MOMENT, jepa=residual, **short)
+    train_all(data_file, tmp_path / "one", contract, labelled)
+    config = dataclasses.replace(
+        labelled,
+        jepa=dataclasses.replace(residual, iterations=0),
+        labels=0,
+        begin=str(tmp_path / "one"),
+    )
+    metrics = train_all(data_file, tmp_path / "two", contract, config)
+    one, two = (load_checkpoint(tmp_path / name) for name in ("one", "two"))
+    assert all(map(torch.equal, one.agent.encoder.parameters(), two.agent.encoder.parameters()))
+    assert (one.agent.shape.goal, two.agent.shape.goal) == (3, 2)
+    assert "readout_r2" in metrics  # of a map that the agent does not have
+    monkeypatch.setattr("jepa_robot.learning.export.TOLERANCE", 1e-2)  # so little was learned
+    export(tmp_path / "two", tmp_path / "bundle", "two", "", contract)
+    bundle = Bundle(tmp_path / "bundle")
+    assert not bundle.reads_positions and bundle.manifest["data"]["labelled_frames"] == 0
+    task = dataclasses.replace(load_task("push"), mode=1)
+    configurator = Configurator(contract, bundle)
+    with pytest.raises(InvalidTask, match="was trained without labels: expected a goal image"):
+        configurator.with_position(task, [0.5, 0.0, 0.2])
+    picture = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
+    seen = configurator.with_image(task, list(picture[: len(contract.cameras)]))
+    goal = configurator.sections(seen)["cost"]["goal"]
+    latent = np.array([seen.goal_latent], np.float32)
+    features = bundle.session("readout")(latent=latent)
+    np.testing.assert_allclose(goal["position"], features[0], rtol=1e-5)
+    encoded = bundle.session("goal_encoder")(position=features)
+    np.testing.assert_allclose(goal["encoded"], encoded[0], rtol=1e-4, atol=1e-5)
+    assert goal["latent"] is None
+
+
+def test_without_labels_it_must_be_said_what_is_kept():
+    with pytest.raises(ValueError, match="prevention_sees is 'auto', expected 'residual'"):
+        dataclasses.replace(MOMENT, labels=0)
+    with pytest.raises(ValueError, match="labels is 5, expected 10 to 500, or 0"):
+        dataclasses.replace(MOMENT, labels=5)
 
 
 @pytest.mark.parametrize("name", ["object", "practice"])
