@@ -10,7 +10,8 @@ column             rows                            meaning
 ``pixels``         ``[h, cameras * w, 3]`` uint8   the cameras' RGB pictures, side by side
 ``action``         ``[A]`` float32, in [-1, 1]     what was done at this frame; NaN at an episode's
                                                    last frame, after which nothing was recorded
-``proprio``        ``[P]`` float32                 joint positions (rad) and velocities (rad/s);
+``proprio``        ``[M]`` float32                 joint positions (rad) and velocities (rad/s), and
+                                                   the opening (m) of a gripper that actions move;
                                                    not there without joints
 ``scripted``       ``[1]`` uint8                   1 where the action came from a script
 any other          ``[n]`` float32                 a label: true places, in m, for readouts, gauges
@@ -30,6 +31,7 @@ import h5py
 import numpy as np
 
 from jepa_robot.models import difference
+from jepa_robot.robot.contract import measured_size
 
 FORMAT = 2
 INDEX = ("ep_len", "ep_offset")
@@ -180,7 +182,7 @@ class Dataset:
         return split.reshape(*np.shape(rows), *split.shape[1:])
 
     def proprioception(self, rows: np.ndarray) -> np.ndarray:
-        """``[..., P]`` float32 of rows ``[...]``; P is 0 without joints."""
+        """``[..., M]`` float32 of rows ``[...]``; M is 0 without joints."""
         column = self.columns.get("proprio")
         return np.zeros((*np.shape(rows), 0), np.float32) if column is None else column[rows]
 
@@ -266,6 +268,8 @@ def open_dataset(
         about = About(_interface_of(pixels.shape, _scale(columns["action"])))
     if not about.interface["joints"]:
         columns.pop("proprio", None)  # of what, nobody says
+    else:
+        _check_measured(path, columns, measured_size(about.interface))
     if interface is not None:
         check_interface(str(path), about.interface, interface)
     dataset = Dataset(path, about, columns, pixels, lengths, offsets)
@@ -276,6 +280,15 @@ def open_dataset(
         why = str(problems[0]) if problems else "there is none"
         raise InvalidDataset(f"{path}: has no usable episode: {why}")
     return Dataset(path, about, columns, pixels, lengths[usable], offsets[usable], problems)
+
+
+def _check_measured(path: Path, columns: dict[str, np.ndarray], expected: int) -> None:
+    size = columns["proprio"].shape[1] if "proprio" in columns else 0
+    if size != expected:
+        raise InvalidDataset(
+            f"{path}: proprio has {size} columns, expected {expected}: joint positions and "
+            "velocities, and the opening of a gripper that actions move"
+        )
 
 
 def find_problems(dataset: Dataset) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ Graphs, all float32 unless said, with a dynamic first axis:
 graph           inputs                                                      output
 ==============  ==========================================================  ==================
 encoder         images [B, K, cameras, h, w, 3] uint8 RGB, proprioception   state [B, S],
-                [B, 2J] (rad, rad/s)                                        views [B, cameras]
+                [B, M] (rad, rad/s, m)                                      views [B, cameras]
 predictor       state [N, S], action [N, A], z [N, Z]                       next_state [N, S]
 policy          state [N, S], goal_latent [N, D]                            action [N, A]
 readout         latent [N, D]                                               position [N, G] (m)
@@ -15,8 +15,9 @@ critic          state [N, S], goal_latent [N, D]                            cost
 ==============  ==========================================================  ==================
 
 A state ``[S]`` is proprioception ``[P]`` in SI units followed by the latent ``[D]``. Proprioception
-begins with joint positions and velocities ``[2J]``; the hand's place and velocity may follow, by
-forward kinematics in the encoder's graph (P = 2J + 6, else 2J). The latent is made of the last K
+begins with what is measured, ``[M]``: joint positions and velocities, and the opening of a gripper
+that actions move (M = 2J + 1, else 2J); the hand's place and velocity may follow, by forward
+kinematics in the encoder's graph (P = M + 6, else M). The latent is made of the last K
 frames; images lack that axis where K is 1. Views are how far each camera's picture is
 from the training pictures, 1 the limit; an encoder may lack them. Z may be 0. A bundle for goal
 images alone has neither readout nor goal encoder, and many have no critic.
@@ -34,7 +35,7 @@ import numpy as np
 
 from jepa_robot import resources
 from jepa_robot.files import sha256, write_atomically
-from jepa_robot.robot.contract import RobotContract
+from jepa_robot.robot.contract import RobotContract, measured_size
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -105,8 +106,8 @@ class Bundle:
 
     @property
     def measured_size(self) -> int:
-        """2J, of joint positions and velocities."""
-        return 2 * len(self.manifest["joints"])
+        """2J, of joint positions and velocities, and 1 of a gripper that actions move."""
+        return measured_size(self.manifest)
 
     @property
     def proprioception_size(self) -> int:

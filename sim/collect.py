@@ -142,7 +142,7 @@ class ArmRecorder:
 
     def _columns(self, frames: list[Frame], actions: list, scripted: list) -> Columns:
         seen = [frame.observation for frame in frames]
-        joints = [np.concatenate([o.positions, o.velocities]) for o in seen]
+        has_gripper = self._source.contract.moves_gripper
         size = self._source.image_size
         pictures = [preprocess(o.images, self._cameras, size) for o in seen]
         labels = {
@@ -152,7 +152,7 @@ class ArmRecorder:
         return {
             "pixels": np.stack([np.concatenate(list(one), axis=1) for one in pictures]),
             "action": with_last(actions),
-            "proprio": np.stack(joints).astype(np.float32),
+            "proprio": np.stack([o.felt(has_gripper) for o in seen]),
             "scripted": np.array([*scripted, [False]], np.uint8),
             **labels,
         }

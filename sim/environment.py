@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium import spaces
 
 from jepa_robot import resources
-from jepa_robot.robot.contract import load_contract
+from jepa_robot.robot.contract import load_contract, measured_size
 from jepa_robot_sim.episodes import HAND, OBJECT, Episode
 from jepa_robot_sim.scenes import Randomisation
 from jepa_robot_sim.tasks import TASKS, make_task
@@ -70,10 +70,10 @@ class ArmEnv(gymnasium.Env):
         self._frame: Frame | None = None
         self._step = 0
         self.action_space = spaces.Box(-1, 1, (self.contract.actions.size,), np.float32)
-        joints = 2 * len(self.contract.joints)
+        felt = measured_size(self.contract.interface())
         self.observation_space = spaces.Dict(
             {
-                "observation": spaces.Box(-np.inf, np.inf, (joints,), np.float32),
+                "observation": spaces.Box(-np.inf, np.inf, (felt,), np.float32),
                 "achieved_goal": spaces.Box(-np.inf, np.inf, (3,), np.float64),
                 "desired_goal": spaces.Box(-np.inf, np.inf, (3,), np.float64),
             }
@@ -142,9 +142,8 @@ class ArmEnv(gymnasium.Env):
 
     def _observation(self) -> dict[str, np.ndarray]:
         seen = self._frame.observation
-        joints = np.concatenate([seen.positions, seen.velocities])
         return {
-            "observation": joints.astype(np.float32),
+            "observation": seen.felt(self.contract.moves_gripper),
             "achieved_goal": self._frame.labels[self.task.goal_label].copy(),
             "desired_goal": np.array(self._episode.goal, float),
         }

@@ -102,8 +102,9 @@ class InProcessRobot:
             arm.step()
 
     def observe(self) -> Observation:
-        positions, velocities = self.arm.joint_states()
-        return Observation(self.arm.time_ns, self.arm.images(), positions, velocities)
+        opening = self.arm.gripper_states()[0]
+        opening = float(np.mean(opening)) if len(opening) else None
+        return Observation(self.arm.time_ns, self.arm.images(), *self.arm.joint_states(), opening)
 
     def close(self) -> None:
         self.arm.close()

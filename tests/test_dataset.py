@@ -91,6 +91,16 @@ def test_windows_stay_within_an_episode(path):
     assert not np.isnan(data.columns["action"][starts[:, None] + np.arange(4)]).any()
 
 
+def test_joints_of_another_number_are_named(tmp_path, episodes):
+    gripper = {"name": "gripper", "scale": 1.0}
+    channels = [*INTERFACE["actions"]["channels"], gripper]
+    interface = {**INTERFACE, "actions": {**INTERFACE["actions"], "channels": channels}}
+    about = dataclasses.replace(ABOUT, interface=interface)
+    write_dataset(tmp_path / "other.h5", about, episodes)
+    with pytest.raises(InvalidDataset, match=r"proprio has 2 columns, expected 3: .* a gripper"):
+        open_dataset(tmp_path / "other.h5")
+
+
 def test_too_long_a_window_is_named(path):
     with pytest.raises(InvalidDataset, match="longest usable episode has 9 frames, expected at "):
         open_dataset(path).windows(horizon=9)

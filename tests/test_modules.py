@@ -18,6 +18,8 @@ from jepa_robot.modules.cost import TERMS, Cost, CostConfig, InvalidConfiguratio
 from jepa_robot.modules.memory import Memory
 from jepa_robot.modules.perception import InvalidObservation, Observation, Perception
 from jepa_robot.modules.world_model import WorldModel
+from jepa_robot.robot.contract import load_contract
+from tests import tiny_bundle
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,16 @@ def test_joints_that_are_not_finite_are_refused(bundle, contract):
     joints = np.array([np.nan] * 7)
     with pytest.raises(InvalidObservation, match="expected finite numbers"):
         Perception(bundle).encode(observation(contract, positions=joints))
+
+
+def test_a_gripper_that_actions_move_is_felt(tmp_path):
+    contract = load_contract("panda_table")
+    bundle = Bundle(tiny_bundle.build(tmp_path / "gripping", contract))
+    state = Perception(bundle).encode(observation(contract, opening=0.03))
+    assert state.shape == (1, bundle.state_size) and bundle.proprioception_size == 15
+    assert np.allclose(state[0, [0, 14]], [contract.home[0], 0.03])
+    with pytest.raises(InvalidObservation, match="do not tell the gripper's opening"):
+        Perception(bundle).encode(observation(contract))
 
 
 def test_a_camera_in_bgr_gives_the_same_state(bundle, contract, tiny):

@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from jepa_robot.models import write_manifest
-from jepa_robot.robot.contract import RobotContract
+from jepa_robot.robot.contract import RobotContract, measured_size
 
 OPSET = 17
 
@@ -23,17 +23,18 @@ def build(
     """Write a bundle that fits ``contract`` into ``path``; ``manifest`` has more of that."""
     path.mkdir(parents=True)
     rng = np.random.default_rng(seed)
-    cameras, joints, actions = len(contract.cameras), len(contract.joints), contract.actions.size
+    cameras, actions = len(contract.cameras), contract.actions.size
+    measured = measured_size(contract.interface())
     latent = 3 * cameras
-    state = 2 * joints + latent
+    state = measured + latent
 
     def weights(rows: int, columns: int) -> np.ndarray:
         return (0.1 * rng.standard_normal((rows, columns))).astype(np.float32)
 
-    _encoder(path, cameras, joints, latent)
+    _encoder(path, cameras, measured, latent)
     step = np.zeros((actions, state), np.float32)
     step[:, :actions] = 0.01 * np.eye(actions)
-    step[:, 2 * joints :] = weights(actions, latent)
+    step[:, measured:] = weights(actions, latent)
     _graph(
         path / "predictor.onnx",
         {"state": state, "action": actions},
@@ -45,7 +46,7 @@ def build(
         {"w": step},
     )
     pick = np.zeros((state, latent), np.float32)
-    pick[2 * joints :] = np.eye(latent)
+    pick[measured:] = np.eye(latent)
     _graph(
         path / "policy.onnx",
         {"state": state, "goal_latent": latent},
@@ -98,7 +99,7 @@ def build(
     return path
 
 
-def _encoder(path: Path, cameras: int, joints: int, latent: int) -> None:
+def _encoder(path: Path, cameras: int, measured: int, latent: int) -> None:
     nodes = [
         helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["floats"], ["means"], axes=[2, 3], keepdims=0),
@@ -108,7 +109,7 @@ def _encoder(path: Path, cameras: int, joints: int, latent: int) -> None:
     ]
     inputs = [
         helper.make_tensor_value_info("images", TensorProto.UINT8, ["B", cameras, "h", "w", 3]),
-        helper.make_tensor_value_info("proprioception", TensorProto.FLOAT, ["B", 2 * joints]),
+        helper.make_tensor_value_info("proprioception", TensorProto.FLOAT, ["B", measured]),
     ]
     outputs = [helper.make_tensor_value_info("state", TensorProto.FLOAT, ["B", None])]
     constants = {

@@ -21,11 +21,12 @@ HAND = 2 * PLACE  # numbers that are felt of a hand
 
 
 class Body(nn.Module):
-    """Proprioception ``[N, P]`` of joint positions and velocities ``[N, 2J]`` (rad, rad/s).
+    """Proprioception ``[N, P]`` of what is measured ``[N, M]``.
 
-    Those; and of an arm whose kinematics are known, the hand's place ``[3]`` (m, base frame) and
-    velocity ``[3]`` (m/s). Contact is about the hand, and a network would take long to learn to the
-    millimetre where seven joints put it.
+    That is joint positions and velocities (rad, rad/s), and the opening of a gripper that actions
+    move (m). Those; and of an arm whose kinematics are known, the hand's place ``[3]`` (m, base
+    frame) and velocity ``[3]`` (m/s). Contact is about the hand, and a network would take long to
+    learn to the millimetre where seven joints put it.
     """
 
     def __init__(self, shape: AgentShape) -> None:
@@ -41,7 +42,7 @@ class Body(nn.Module):
     def forward(self, felt: Tensor) -> Tensor:
         if not self.joints:
             return felt
-        now, velocities = felt.split(self.joints, dim=1)
+        now, velocities = felt[:, : 2 * self.joints].chunk(2, dim=1)
         here, there = self.hand(torch.cat([now, now + LOOK_AHEAD * velocities])).chunk(2)
         return torch.cat([felt, here, (there - here) / LOOK_AHEAD], dim=1)
 

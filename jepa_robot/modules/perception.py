@@ -1,8 +1,8 @@
 """Perception: camera images and joint states to a state, ``s[t] = Enc(x[t])``.
 
-The state is proprioception (joint positions in rad and velocities in rad/s, as measured) followed
-by the latent. With joints, whose velocity is measured, one frame is window enough; a bundle may ask
-for more, its history.
+The state is proprioception (joint positions in rad and velocities in rad/s, as measured, and the
+opening in m of a gripper that actions move) followed by the latent. With joints, whose velocity is
+measured, one frame is window enough; a bundle may ask for more, its history.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jepa_robot.models import Bundle
+from jepa_robot.robot.contract import moves_gripper
 
 LONGEST_GAP = 1.5  # time steps: frames further apart do not make a window
 
@@ -27,13 +28,31 @@ class Observation:
     """What the robot measured at one instant.
 
     ``images`` holds one ``[H, W, 3]`` uint8 image a camera in the contract's order and encoding;
-    ``positions`` (rad) and ``velocities`` (rad/s) are ``[J]`` in the contract's joint order.
+    ``positions`` (rad) and ``velocities`` (rad/s) are ``[J]`` in the contract's joint order;
+    ``opening`` is a gripper's position (m), the mean of its joints, where it is measured.
     """
 
     stamp: int  # ns
     images: Sequence[np.ndarray]
     positions: np.ndarray
     velocities: np.ndarray
+    opening: float | None = None
+
+    def felt(self, has_gripper: bool) -> np.ndarray:
+        """Joint positions, velocities, and the opening of a gripper that actions move: ``[2J]``
+        or ``[2J + 1]`` float32.
+
+        Raises:
+            InvalidObservation: the gripper was not measured.
+        """
+        parts = [self.positions, self.velocities]
+        if has_gripper:
+            if self.opening is None:
+                raise InvalidObservation(
+                    "joint states do not tell the gripper's opening, expected its joints there"
+                )
+            parts.append([self.opening])
+        return np.concatenate(parts).astype(np.float32)
 
 
 class Perception:
@@ -42,6 +61,7 @@ class Perception:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self._cameras = bundle.manifest["cameras"]
+        self._has_gripper = moves_gripper(bundle.manifest)
         self._encoder = bundle.session("encoder")
         self.tells_views = "views" in self._encoder.outputs
         self._past: deque[np.ndarray] = deque(maxlen=bundle.history)
@@ -67,20 +87,18 @@ class Perception:
             InvalidObservation: for images of another size, or joints that are no finite numbers.
         """
         images = self._window(observation)
-        joints = len(self.bundle.manifest["joints"])
-        proprioception = np.concatenate([observation.positions, observation.velocities])
-        if proprioception.shape != (2 * joints,):
+        proprioception = observation.felt(self._has_gripper)
+        expected = self.bundle.measured_size
+        if proprioception.shape != (expected,):
             raise InvalidObservation(
                 f"joint positions and velocities have {proprioception.size} values, "
-                f"expected {2 * joints}"
+                f"expected {expected}"
             )
         if not np.isfinite(proprioception).all():
             raise InvalidObservation(
                 f"joint states hold {proprioception.tolist()}, expected finite numbers"
             )
-        outputs = self._encoder.run(
-            images=images[None], proprioception=proprioception[None].astype(np.float32)
-        )
+        outputs = self._encoder.run(images=images[None], proprioception=proprioception[None])
         state = outputs["state"]
         if not np.isfinite(state).all():
             raise InvalidObservation(
@@ -97,11 +115,9 @@ class Perception:
         Raises:
             InvalidObservation: for images of another size.
         """
-        joints = len(self.bundle.manifest["joints"])
-        history = self.bundle.history
         state = self._encoder(
-            images=_as_window([self.preprocess(images)] * history)[None],
-            proprioception=np.zeros((1, 2 * joints), np.float32),
+            images=_as_window([self.preprocess(images)] * self.bundle.history)[None],
+            proprioception=np.zeros((1, self.bundle.measured_size), np.float32),
         )
         return self.bundle.latent(state)
 

@@ -44,7 +44,7 @@ class Views:
             InvalidObservation: for images of another size.
         """
         at_rest = np.zeros(self._joints)
-        return self._perception.look(Observation(0, images, at_rest, at_rest))[1]
+        return self._perception.look(Observation(0, images, at_rest, at_rest, 0.0))[1]
 
     @staticmethod
     def judge(distances: Mapping[str, float]) -> str:

@@ -19,6 +19,9 @@ from jepa_robot.robot.contract import Camera
 
 KEPT_JOINT_STATES = 100
 
+# Stamp (ns), positions (rad), velocities (rad/s), the gripper's opening (m).
+JointsThen = tuple[int, np.ndarray, np.ndarray, float | None]
+
 
 class PerceptionNode(AgentNode):
     """Encodes each set of camera images of one instant.
@@ -43,7 +46,7 @@ class PerceptionNode(AgentNode):
         self._state = self.publisher(Image, "state", DATA)
         self._hold = self.publisher(DiagnosticArray, "hold", DATA)
         self._images: dict[str, tuple[int, np.ndarray]] = {}
-        self._joints: deque[tuple[int, np.ndarray, np.ndarray]] = deque(maxlen=KEPT_JOINT_STATES)
+        self._joints: deque[JointsThen] = deque(maxlen=KEPT_JOINT_STATES)
         self._together = int(1e9 * self.contract.rates.time_step / 2)
         self._joint_timeout = int(1e9 * self.contract.watchdogs.joint_states)
 
@@ -58,7 +61,8 @@ class PerceptionNode(AgentNode):
 
     def _on_joint_states(self, message: JointState) -> None:
         joints = messages.read_joint_state(message, self.contract)
-        self._joints.append((messages.from_time(message.header.stamp), *joints))
+        opening = messages.read_gripper(message, self.contract)
+        self._joints.append((messages.from_time(message.header.stamp), *joints, opening))
         self._encode()
 
     def _on_image(self, camera: Camera, message: Image) -> None:
@@ -85,9 +89,9 @@ class PerceptionNode(AgentNode):
                 f"expected at most {self.contract.watchdogs.joint_states:g} s"
             )
         self.configure_for(stamp)
-        measured, positions, velocities = nearest
+        measured, positions, velocities, opening = nearest
         positions = positions + velocities * ((stamp - measured) / 1e9)
-        observation = Observation(stamp, images, positions, velocities)
+        observation = Observation(stamp, images, positions, velocities, opening)
         state, distances = self._perception.look(observation)
         problems = self._watch.judge(observation, distances)
         for camera, distance in distances.items():

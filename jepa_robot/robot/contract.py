@@ -9,6 +9,7 @@ z forward, x right, y down (REP 103). Read from YAML by ``contract_file.py``.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -218,6 +219,11 @@ class RobotContract:
     def joint_names(self) -> tuple[str, ...]:
         return tuple(joint.name for joint in self.joints)
 
+    @property
+    def moves_gripper(self) -> bool:
+        """Whether actions do, and its opening is measured."""
+        return moves_gripper(self.interface())
+
     def limits(self, field: str) -> np.ndarray:
         """``[J]`` of ``lower``, ``upper``, ``velocity``, ``acceleration`` or ``jerk``."""
         return np.array([getattr(joint, field) for joint in self.joints])
@@ -262,6 +268,17 @@ class RobotContract:
             ],
             "time_step": self.rates.time_step,
         }
+
+
+def moves_gripper(interface: Mapping) -> bool:
+    """Whether actions of a ``RobotContract.interface()`` move a gripper."""
+    channels = interface["actions"]["channels"]
+    return any(channel["name"] == GRIPPER_CHANNEL for channel in channels)
+
+
+def measured_size(interface: Mapping) -> int:
+    """2J, of joint positions and velocities, and 1 of a gripper that actions move."""
+    return 2 * len(interface["joints"]) + moves_gripper(interface)
 
 
 def load_contract(name: str | Path) -> RobotContract:

@@ -98,6 +98,15 @@ def test_randomised_scenes_are_recorded(contract, tmp_path):
     assert np.abs(pictures[0].astype(int) - pictures[1]).mean() > 10
 
 
+def test_the_opening_of_a_gripper_is_recorded_behind_the_joints(tmp_path):
+    contract = load_contract("panda_table")
+    collect(ArmSource(contract, "pick_and_place", steps=15), tmp_path / "a.h5", transitions=60)
+    columns = open_dataset(tmp_path / "a.h5", contract.interface()).columns
+    assert columns["proprio"].shape[1] == 15
+    np.testing.assert_allclose(columns["proprio"][:, 14:], columns["gripper_opening"], atol=1e-6)
+    assert np.ptp(columns["proprio"][:, 14]) > 0.005
+
+
 def test_another_seed_gives_other_data(tmp_path):
     for seed in (7, 8):
         collect(CheapSource(), tmp_path / f"{seed}.h5", transitions=10, seed=seed)
