@@ -61,8 +61,8 @@ def train_jepa(
         agent: what is trained, in place; a new one if not given.
 
     Returns:
-        The agent, and how long training took: ``seconds`` a step, and ``share_beside``, the share
-        of that in which no network was computed.
+        The agent, and how long training took, also before it was stopped: ``seconds``, those of a
+        step, and ``share_beside``, the share in which no network was computed.
     """
     devices = devices or Devices()
     _keep_freed_memory()
@@ -133,15 +133,27 @@ def _keep_freed_memory() -> None:
 
 
 class _Clock(Callback):
-    """Tells how far training is, and how much of the time went beside the network."""
+    """Tells how far training is, how long it took, and how much of that went beside the network.
+
+    What a run took before it was stopped is in its checkpoint.
+    """
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress, self._total = progress, total
-        self._inside = self._steps = 0
+        self._before = self._inside = 0.0
+        self._steps = 0
         self._begin = self._started = self._ended = time.perf_counter()
 
+    def state_dict(self) -> dict[str, float]:
+        return {"seconds": self._seconds, "inside": self._inside, "steps": self._steps}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self._before, self._inside, self._steps = (
+            state[name] for name in ("seconds", "inside", "steps")
+        )
+
     def on_train_start(self, *_: object) -> None:
-        self._begin = time.perf_counter()
+        self._begin = self._ended = time.perf_counter()
 
     def on_train_batch_start(self, *_: object) -> None:
         self._started = time.perf_counter()
@@ -153,9 +165,14 @@ class _Clock(Callback):
         if self._progress is not None and trainer.is_global_zero:
             self._progress(min(trainer.global_step, self._total), self._total)
 
+    @property
+    def _seconds(self) -> float:
+        return self._before + self._ended - self._begin
+
     def figures(self) -> dict[str, float]:
-        total = max(self._ended - self._begin, 1e-9)
+        total = max(self._seconds, 1e-9)
         return {
+            "seconds": total,
             "step_seconds": total / max(self._steps, 1),
             "share_beside": 1 - self._inside / total,
         }

@@ -148,10 +148,11 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(
     with pytest.raises(Stopped):
         train_jepa(data, config, tmp_path / "run", progress=stop)
     steps = []
-    resumed, _ = train_jepa(
+    resumed, took = train_jepa(
         data, config, tmp_path / "run", progress=lambda done, _: steps.append(done)
     )
     assert steps == [5, 6]
+    assert round(took["seconds"] / took["step_seconds"]) == STEPS  # of before, too
     assert torch.equal(weights(resumed), weights(whole))
 
 
