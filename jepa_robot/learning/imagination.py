@@ -43,7 +43,7 @@ class ImaginationConfig:
     batch: int = 256
     horizon: int = 10
     life: int = 50
-    discount: float = 0.95
+    discount: float = 0.98
     mixing: float = 0.9
     noise: float = 0.3
     effort: float = 0.01

@@ -20,11 +20,15 @@ from jepa_robot.learning.optimize import Optimizer
 
 @dataclass(frozen=True)
 class RefinementConfig:
-    """Settings. ``horizon``: imagined steps; ``proprioception`` weighs the body beside latents."""
+    """Settings. ``proprioception`` weighs the body beside latents.
+
+    ``horizon``: imagined steps. Over few of them a drift of what should rest is lost in the noise
+    of what is seen, and a policy finds it.
+    """
 
     iterations: int = 2500
-    batch: int = 256
-    horizon: int = 6
+    batch: int = 96
+    horizon: int = 16
     learning_rate: float = 2e-3
     proprioception: float = 1.0
     seed: int = 0

@@ -63,7 +63,8 @@ def test_the_critic_foresees_what_the_policy_will_cost(learned):
     assert (foreseen.diff() > 0).all()
     # Noise on every other action is foreseen too: a floor under what a policy alone would cost.
     assert torch.corrcoef(torch.stack([foreseen, cost]))[0, 1] > 0.97
-    assert (foreseen - cost).abs().max() < 3.0
+    above = foreseen - cost
+    assert above.min() > 0 and above.max() - above.min() < 1.0
 
 
 def test_nothing_else_is_touched(learned):
