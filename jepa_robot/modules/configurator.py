@@ -159,11 +159,6 @@ class Configurator:
         Raises:
             InvalidTask: if it lies outside the workspace, or the bundle reads no positions.
         """
-        if not self._bundle.reads_positions:
-            raise InvalidTask(
-                f"goal is a position, and bundle {self._bundle.id} was trained without labels: "
-                "expected a goal image"
-            )
         return self._checked(replace(task, goal_position=tuple(position), goal_latent=None))
 
     def with_image(self, task: Task, images: Sequence[np.ndarray]) -> Task:
@@ -184,7 +179,7 @@ class Configurator:
         """One section a module.
 
         Raises:
-            InvalidTask: if the goal lies outside the workspace.
+            InvalidTask: as :meth:`with_position` does.
         """
         self._checked(task)
         latent, position = task.goal_latent, task.goal_position
@@ -217,6 +212,11 @@ class Configurator:
     def _checked(self, task: Task) -> Task:
         if task.goal_position is None:
             return task
+        if not self._bundle.reads_positions:
+            raise InvalidTask(
+                f"goal is a position, and bundle {self._bundle.id} was trained without labels: "
+                "expected a goal image"
+            )
         try:
             position = finite("goal.position", task.goal_position, 3)
         except InvalidConfiguration as error:

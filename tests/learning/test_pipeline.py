@@ -184,6 +184,8 @@ def test_without_labels_goals_are_pictures(data_file, contract, tmp_path, monkey
     configurator = Configurator(contract, bundle)
     with pytest.raises(InvalidTask, match="was trained without labels: expected a goal image"):
         configurator.with_position(task, [0.5, 0.0, 0.2])
+    with pytest.raises(InvalidTask, match="was trained without labels"):
+        configurator.sections(dataclasses.replace(task, goal_position=(0.5, 0.0, 0.2)))
     picture = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
     seen = configurator.with_image(task, list(picture[: len(contract.cameras)]))
     goal = configurator.sections(seen)["cost"]["goal"]
