@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import hashlib
 import importlib.metadata
 import itertools
 import json
@@ -62,7 +63,7 @@ class Recorder(Protocol):
 
 
 class Source(Protocol):
-    """What is recorded: plain settings that go to another process."""
+    """What is recorded: plain settings that go to another process, all of them in its ``repr``."""
 
     @property
     def episode_steps(self) -> int:
@@ -214,7 +215,7 @@ def collect(
     about = _recorder(source).about
     before = _check_same(path, about) if path.exists() else about
     first = sum(run["episodes"] for run in before.runs if run["seed"] == seed)
-    parts = _Parts(path, about, seed, first)
+    parts = _Parts(path, about, source, seed, first)
     numbers = range(first, first)
     done = 0
     with parts.kept():
@@ -311,10 +312,15 @@ def _versions() -> dict[str, str]:
 class _Parts:
     """Finished episodes, a file each, in a folder beside the data until that is written."""
 
-    def __init__(self, path: Path, about: About, seed: int, first: int) -> None:
+    def __init__(self, path: Path, about: About, source: Source, seed: int, first: int) -> None:
         self.folder = path.with_name(f"{path.name}.parts")
         self._about = about
-        self._settings = {"about": json.loads(about.to_json()), "seed": seed, "first": first}
+        self._settings = {
+            "about": json.loads(about.to_json()),
+            "source": hashlib.sha256(repr(source).encode()).hexdigest(),
+            "seed": seed,
+            "first": first,
+        }
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:

@@ -26,7 +26,7 @@ class CheapSource:
 
     task: str = "count"
     episode_steps: int = 10
-    fails_at: int = 1000
+    fails_at: int = dataclasses.field(default=1000, repr=False)
 
     def open(self):
         return CheapRecorder(self)
@@ -168,8 +168,9 @@ def test_what_another_command_left_is_not_mixed_in(tmp_path):
     path = tmp_path / "data.h5"
     with pytest.raises(OSError, match="No space left"):
         collect(CheapSource(fails_at=2), path, 100, seed=3)
-    with pytest.raises(InvalidDataset, match=r"another recording \(seed 3\), expected the command"):
-        collect(CheapSource(), path, 100, seed=4)
+    for other in ({"seed": 4}, {"seed": 3, "source": CheapSource(episode_steps=9)}):
+        with pytest.raises(InvalidDataset, match=r"another recording \(seed 3\), expected the comm"):
+            collect(**{"source": CheapSource(), "path": path, "transitions": 100, **other})
 
 
 def test_provenance_tells_command_seed_versions_and_the_share_of_scripts(tmp_path):
