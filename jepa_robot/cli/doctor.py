@@ -96,7 +96,7 @@ def _readings(examination: Examination) -> Table:
     cells: dict[tuple[str, str], dict[float, str]] = {}
     for r in examination.readings:
         if r.share:
-            text = f"{r.r2:.3f}  {100 * r.error:.2f} cm  ({r.labels})"
+            text = f"{r.r2:.3f}  {examination.unit.text(r.error, 2)}  ({r.labels})"
             cells.setdefault((r.label, r.method), {})[r.share] = text
     for (label, method), row in cells.items():
         table.add_row(label, method, *(row[share] for share in shares))

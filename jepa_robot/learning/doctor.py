@@ -21,7 +21,10 @@ from jepa_robot.learning.doctor_gauges import (
     measure_prediction,
 )
 from jepa_robot.learning.doctor_readouts import (
+    CENTIMETRES,
+    NO_UNIT,
     Reading,
+    Unit,
     read_latents,
     read_pictures,
     read_with_bundle,
@@ -60,12 +63,15 @@ class DoctorConfig:
 
 @dataclass(frozen=True)
 class Examination:
-    """What was measured of a bundle, and what follows. ``goal`` is the label that goals mean."""
+    """What was measured of a bundle, and what follows. ``goal`` is the label that goals mean,
+    ``unit`` what lengths are shown in.
+    """
 
     bundle: str
     data: str
     goal: str
     frames: int
+    unit: Unit
     latents: Latents
     prediction: Prediction
     readings: tuple[Reading, ...]
@@ -171,6 +177,7 @@ def examine(
         readings += read_pictures(
             seen, names, fit.rows, test.rows, config.supervised, config.seed, stage(2)
         )
+    unit = CENTIMETRES if bundle.manifest["joints"] else NO_UNIT
     measured = {
         "latents": measure_latents(seen.latents),
         "prediction": measure_prediction(seen, every),
@@ -185,9 +192,10 @@ def examine(
         data=str(data.path),
         goal=goal,
         frames=len(seen.rows),
+        unit=unit,
         **measured,
         warnings=tuple(_warnings(bundle, data, names)),
-        findings=tuple(judge(goal=goal, labels=names, **measured)),
+        findings=tuple(judge(goal=goal, labels=names, unit=unit, **measured)),
     )
 
 

@@ -117,11 +117,12 @@ def _imagined(axes: Axes, examination: Examination) -> None:
         _nothing(axes, "Imagined against true places", "no label that moves")
         return
     steps = np.arange(1, len(one.error) + 1)
-    axes.plot(steps, 100 * one.still, "-", color="grey", label="it stays where it is")
-    axes.plot(steps, 50 * one.still, ":", color="grey", label="half of that")
-    axes.plot(steps, 100 * one.error, "x--", color=OTHER, label="imagined")
-    axes.plot(steps, 100 * one.read, "o-", color=PALE, ms=4, label="read from the true picture")
-    axes.set(xlabel="steps ahead", ylabel="mean error (cm)", ylim=(0, None))
+    scale = examination.unit.scale
+    axes.plot(steps, scale * one.still, "-", color="grey", label="it stays where it is")
+    axes.plot(steps, scale / 2 * one.still, ":", color="grey", label="half of that")
+    axes.plot(steps, scale * one.error, "x--", color=OTHER, label="imagined")
+    axes.plot(steps, scale * one.read, "o-", color=PALE, ms=4, label="read from the true picture")
+    axes.set(xlabel="steps ahead", ylabel=f"mean error{examination.unit.axis}", ylim=(0, None))
     axes.set_title(
         f"{_short(one.label)} that moves: usable {one.usable_horizon} of {len(steps)} steps"
     )
@@ -130,7 +131,7 @@ def _imagined(axes: Axes, examination: Examination) -> None:
 
 def _paths(axes: Axes, examination: Examination) -> None:
     """The two numbers that vary most."""
-    one = _shown(examination)
+    one, scale = _shown(examination), examination.unit.scale
     if one is None:
         _nothing(axes, "Imagined paths", "no label")
         return
@@ -139,11 +140,11 @@ def _paths(axes: Axes, examination: Examination) -> None:
     for index, pair in enumerate(one.paths):
         looks = (("true", 0, INK, "o-"), ("imagined", 1, OTHER, "x--"))
         for path, (label, start, colour, style) in zip(pair, looks, strict=True):
-            x, y = np.arange(start, start + len(path)), 100 * path[:, across[-1]]
+            x, y = np.arange(start, start + len(path)), scale * path[:, across[-1]]
             if len(across) == 2:
-                x = 100 * path[:, across[0]]
+                x = scale * path[:, across[0]]
             axes.plot(x, y, style, color=colour, ms=4, lw=1, label=None if index else label)
-    names = [f"{'xyz'[i] if i < 3 else i} (cm)" for i in across]
+    names = [f"{'xyz'[i] if i < 3 else i}{examination.unit.axis}" for i in across]
     if len(names) == 2:
         axes.set_aspect("equal", adjustable="datalim")
     axes.set(xlabel=names[0] if len(names) == 2 else "step", ylabel=names[-1])
@@ -174,13 +175,14 @@ def _readings(axes: Axes, examination: Examination) -> None:
             if found:
                 axes.plot(
                     [r.labels for r in found],
-                    [100 * r.error for r in found],
+                    [examination.unit.scale * r.error for r in found],
                     marker + line,
                     color=colour,
                     ms=5,
                     label=f"{_short(name)}, {method}",
                 )
-    axes.set(xscale="log", yscale="log", xlabel="labelled frames", ylabel="mean error (cm)")
+    axes.set(xscale="log", yscale="log", xlabel="labelled frames")
+    axes.set_ylabel(f"mean error{examination.unit.axis}")
     for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "125" else "")
     shares = ", ".join(f"{100 * share:g}" for share in SHARES)
@@ -193,13 +195,14 @@ def _order(axes: Axes, examination: Examination) -> None:
     if order is None:
         _nothing(axes, "Cost and distance", "no label of the goal")
         return
-    axes.plot(100 * order.distances, order.costs, ".", color=PALE, ms=2, rasterized=True)
+    scale, axis = examination.unit.scale, examination.unit.axis
+    axes.plot(scale * order.distances, order.costs, ".", color=PALE, ms=2, rasterized=True)
     edges = np.quantile(order.distances, np.linspace(0, 1, 13))
     bins = np.clip(np.digitize(order.distances, edges) - 1, 0, 11)
     used = [b for b in range(12) if (bins == b).any()]
-    x = [100 * np.median(order.distances[bins == b]) for b in used]
+    x = [scale * np.median(order.distances[bins == b]) for b in used]
     axes.plot(x, [np.median(order.costs[bins == b]) for b in used], "o-", color=INK, label="median")
-    axes.set(xlabel=f"true distance of {order.label} (cm)", ylabel="latent distance to goal")
+    axes.set(xlabel=f"true distance of {order.label}{axis}", ylabel="latent distance to goal")
     axes.set_title(f"Cost and distance: rank correlation {order.latent:.2f}")
     axes.legend(frameon=False, fontsize=9)
 

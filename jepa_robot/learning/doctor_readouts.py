@@ -26,6 +26,27 @@ LINEAR, MLP, SUPERVISED, BUNDLE = "linear", "mlp", "supervised", "bundle"
 
 
 @dataclass(frozen=True)
+class Unit:
+    """What lengths are shown in: so many of it are one in the data; its name may be empty."""
+
+    scale: float
+    name: str
+
+    def text(self, value: float, digits: int = 1) -> str:
+        """A length of the data in words; ``digits`` behind the point, where it has a name."""
+        value = self.scale * value
+        return f"{value:.{digits}f} {self.name}" if self.name else f"{value:.3g}"
+
+    @property
+    def axis(self) -> str:
+        """What stands behind the name of an axis."""
+        return f" ({self.name})" if self.name else ""
+
+
+CENTIMETRES, NO_UNIT = Unit(100, "cm"), Unit(1, "")  # of an arm; of an environment, nobody knows
+
+
+@dataclass(frozen=True)
 class Reading:
     """How well one label is read: R² over all its numbers, and the mean distance in m."""
 

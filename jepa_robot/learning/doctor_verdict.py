@@ -10,7 +10,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from jepa_robot.learning.doctor_gauges import DEAD, Imagined, Latents, Order, Prediction
-from jepa_robot.learning.doctor_readouts import BUNDLE, LINEAR, MLP, SUPERVISED, Reading
+from jepa_robot.learning.doctor_readouts import (
+    BUNDLE,
+    CENTIMETRES,
+    LINEAR,
+    MLP,
+    SUPERVISED,
+    Reading,
+    Unit,
+)
 
 FIT, DOUBTFUL, UNFIT = "fit", "doubtful", "unfit"
 SEVERITY = (FIT, DOUBTFUL, UNFIT)
@@ -55,15 +63,16 @@ def judge(
     order: Order | None,
     goal: str,
     labels: Sequence[str],
+    unit: Unit = CENTIMETRES,
 ) -> list[Finding]:
     """Every gauge in the order in which to cure them: what comes first causes what comes later."""
     collapse = _latents(latents)
     findings = [collapse, *_prediction(prediction)]
-    findings += [_reading(name, readings, name == goal) for name in labels]
-    findings += _bundle_readout(readings)
+    findings += [_reading(name, readings, name == goal, unit) for name in labels]
+    findings += _bundle_readout(readings, unit)
     for one in imagined:
         if one.label.startswith("object"):
-            findings.append(_object(one, one.label == goal))
+            findings.append(_object(one, one.label == goal, unit))
         if one.label == goal:
             findings.append(_usable(one))
     if order is not None:
@@ -138,13 +147,13 @@ def _prediction(prediction: Prediction) -> Iterator[Finding]:
     )
 
 
-def _reading(name: str, readings: Sequence[Reading], is_goal: bool) -> Finding:
+def _reading(name: str, readings: Sequence[Reading], is_goal: bool, unit: Unit) -> Finding:
     of_label = [r for r in readings if r.label == name and r.share == 1]
     best = max((r for r in of_label if r.method in (LINEAR, MLP)), key=lambda r: r.r2)
     pictures = next((r for r in of_label if r.method == SUPERVISED), None)
-    found = f"R² {best.r2:.3f}, error {100 * best.error:.1f} cm ({best.method})"
+    found = f"R² {best.r2:.3f}, error {unit.text(best.error)} ({best.method})"
     if pictures is not None:
-        found += f"; from pictures alone {pictures.r2:.3f}, {100 * pictures.error:.1f} cm"
+        found += f"; from pictures alone {pictures.r2:.3f}, {unit.text(pictures.error)}"
     status, gauge = _low(best.r2, R2), f"{name} in the latent"
     if status == FIT:
         return Finding(FIT, gauge, found)
@@ -167,10 +176,10 @@ def _reading(name: str, readings: Sequence[Reading], is_goal: bool) -> Finding:
     return Finding(status, gauge, found, todo)
 
 
-def _bundle_readout(readings: Sequence[Reading]) -> Iterator[Finding]:
+def _bundle_readout(readings: Sequence[Reading], unit: Unit) -> Iterator[Finding]:
     """It is blamed for what it misses of what is in the latent, and only for that."""
     for own in (r for r in readings if r.method == BUNDLE):
-        found = f"R² {own.r2:.3f}, error {100 * own.error:.1f} cm"
+        found = f"R² {own.r2:.3f}, error {unit.text(own.error)}"
         gauge = "the bundle's readout"
         if own.r2 >= R2[0]:
             yield Finding(FIT, gauge, found)
@@ -188,7 +197,7 @@ def _bundle_readout(readings: Sequence[Reading]) -> Iterator[Finding]:
         )
 
 
-def _object(one: Imagined, is_goal: bool) -> Finding:
+def _object(one: Imagined, is_goal: bool, unit: Unit) -> Finding:
     gauge = f"{one.label} imagined while it moves"
     steps = [s for s in OBJECT_STEPS if s <= len(one.error) and one.error[s - 1] >= 0]
     if not steps:
@@ -199,7 +208,7 @@ def _object(one: Imagined, is_goal: bool) -> Finding:
             MORE_CONTACT,
         )
     found = ", ".join(
-        f"{100 * one.error[s - 1]:.1f} cm after {s} steps (staying: {100 * one.still[s - 1]:.1f})"
+        f"{unit.text(one.error[s - 1])} after {s} steps (staying: {unit.text(one.still[s - 1])})"
         for s in steps
     )
     index = steps[0] - 1
@@ -243,7 +252,10 @@ def _order(order: Order) -> Finding:
     found = f"rank correlation with the true distance of {order.label}: latent {order.latent:.2f}"
     if order.position is not None:
         found += f", readout {order.position:.2f}"
-    gauge, status = "cost and distance", _low(order.latent, RHO)
+    # A goal picture of an object is read: what its distance is measured by is the readout alone.
+    is_read = order.position is not None and order.label.startswith("object")
+    gauge = "cost and distance"
+    status = _low(order.position if is_read else order.latent, RHO)
     if status == FIT:
         return Finding(FIT, gauge, found)
     if order.position is not None and _low(order.position, RHO) == FIT:

@@ -169,7 +169,7 @@ def test_what_another_command_left_is_not_mixed_in(tmp_path):
     with pytest.raises(OSError, match="No space left"):
         collect(CheapSource(fails_at=2), path, 100, seed=3)
     for other in ({"seed": 4}, {"seed": 3, "source": CheapSource(episode_steps=9)}):
-        with pytest.raises(InvalidDataset, match=r"another recording \(seed 3\), expected the comm"):
+        with pytest.raises(InvalidDataset, match=r"another recording \(seed 3\), expected the"):
             collect(**{"source": CheapSource(), "path": path, "transitions": 100, **other})
 
 

@@ -17,6 +17,7 @@ from jepa_robot.learning.doctor_gauges import Imagined, measure_latents, spearma
 from jepa_robot.learning.doctor_readouts import (
     BUNDLE,
     MLP,
+    NO_UNIT,
     SUPERVISED,
     Reading,
     fit_linear,
@@ -257,6 +258,25 @@ def test_the_bundles_readout_is_blamed_only_for_what_is_in_the_latent(good, late
     found = next(f for f in findings if f.gauge == "the bundle's readout")
     assert found.status == DOUBTFUL
     assert advice in found.todo
+
+
+@pytest.mark.parametrize(
+    ("label", "latent", "status"),
+    [("object_position", 0.2, FIT), ("hand_position", 0.2, DOUBTFUL), ("hand_position", 0.9, FIT)],
+)
+def test_goal_pictures_mislead_where_they_are_not_read(good, label, latent, status):
+    order = dataclasses.replace(good.order, label=label, latent=latent, position=0.95)
+    found = judge(good.latents, good.prediction, [], [], order, label, [])[-1]
+    assert (found.gauge, found.status) == ("cost and distance", status)
+    assert ("goals given as pictures mislead" in found.todo) == (status == DOUBTFUL)
+
+
+def test_lengths_have_a_unit_where_there_is_an_arm(good):
+    readings = [Reading("achieved_goal", MLP, 1.0, 100, 0.95, 1.234)]
+    arguments = (good.latents, good.prediction, readings, [], None, "", ["achieved_goal"])
+    assert "error 123.4 cm" in judge(*arguments)[3].found
+    assert "error 1.23 (mlp)" in judge(*arguments, unit=NO_UNIT)[3].found
+    assert good.unit.name == "cm"
 
 
 def test_a_bundle_for_other_goals_is_told_and_its_readout_judged_by_its_own(shipped, data):
