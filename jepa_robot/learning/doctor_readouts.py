@@ -97,11 +97,14 @@ def read_latents(
     return readings, best
 
 
-def read_with_bundle(seen: Seen, label: str, test: np.ndarray) -> Reading:
+def read_with_bundle(seen: Seen, label: str, test: np.ndarray) -> tuple[Reading, Read]:
     """The readout that the bundle came with."""
-    latents = np.ascontiguousarray(seen.latents[seen.at(test)])
-    read = seen.bundle.session("readout")(latent=latents)
-    return Reading(label, BUNDLE, 0.0, 0, *r2_and_error(read, seen.label(label, test)))
+
+    def read(latents: np.ndarray) -> np.ndarray:
+        return seen.bundle.session("readout")(latent=np.ascontiguousarray(latents))
+
+    quality = r2_and_error(read(seen.latents[seen.at(test)]), seen.label(label, test))
+    return Reading(label, BUNDLE, 0.0, 0, *quality), read
 
 
 def read_pictures(

@@ -6,7 +6,7 @@ their good side, what fails is on the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from jepa_robot.learning.doctor_gauges import DEAD, Imagined, Latents, Order, Prediction
@@ -64,11 +64,15 @@ def judge(
     goal: str,
     labels: Sequence[str],
     unit: Unit = CENTIMETRES,
+    felt: Collection[str] = (),
 ) -> list[Finding]:
-    """Every gauge in the order in which to cure them: what comes first causes what comes later."""
+    """Every gauge in the order in which to cure them: what comes first causes what comes later.
+
+    Labels that are ``felt`` need not be in the latent: joints tell them.
+    """
     collapse = _latents(latents)
     findings = [collapse, *_prediction(prediction)]
-    findings += [_reading(name, readings, name == goal, unit) for name in labels]
+    findings += [_reading(name, readings, name == goal, unit, felt) for name in labels]
     findings += _bundle_readout(readings, unit)
     for one in imagined:
         if one.label.startswith("object"):
@@ -147,9 +151,11 @@ def _prediction(prediction: Prediction) -> Iterator[Finding]:
     )
 
 
-def _reading(name: str, readings: Sequence[Reading], is_goal: bool, unit: Unit) -> Finding:
-    of_label = [r for r in readings if r.label == name and r.share == 1]
-    best = max((r for r in of_label if r.method in (LINEAR, MLP)), key=lambda r: r.r2)
+def _reading(
+    name: str, readings: Sequence[Reading], is_goal: bool, unit: Unit, felt: Collection[str]
+) -> Finding:
+    of_label = [r for r in readings if r.label == name and (r.share == 1 or r.method == BUNDLE)]
+    best = max((r for r in of_label if r.method != SUPERVISED), key=lambda r: r.r2)
     pictures = next((r for r in of_label if r.method == SUPERVISED), None)
     found = f"R² {best.r2:.3f}, error {unit.text(best.error)} ({best.method})"
     if pictures is not None:
@@ -158,6 +164,8 @@ def _reading(name: str, readings: Sequence[Reading], is_goal: bool, unit: Unit) 
     if status == FIT:
         return Finding(FIT, gauge, found)
     if not is_goal:
+        if name in felt:
+            return Finding(FIT, gauge, f"{found}; the joints tell it")
         status = DOUBTFUL
     what = "the object" if name.startswith("object") else name.removesuffix("_position")
     todo = f"{what} is not in the latent: "

@@ -271,6 +271,28 @@ def test_goal_pictures_mislead_where_they_are_not_read(good, label, latent, stat
     assert ("goals given as pictures mislead" in found.todo) == (status == DOUBTFUL)
 
 
+def test_what_joints_tell_need_not_be_in_the_latent(good):
+    readings = [Reading("hand_position", MLP, 1.0, 100, 0.6, 0.05)]
+    arguments = (good.latents, good.prediction, readings, [], None)
+    found = judge(*arguments, "object_position", ["hand_position"], felt=["hand_position"])[3]
+    assert (found.status, found.todo) == (FIT, "") and "the joints tell it" in found.found
+    found = judge(*arguments, "object_position", ["hand_position"])[3]
+    assert found.status == DOUBTFUL
+    found = judge(*arguments, "hand_position", ["hand_position"], felt=["hand_position"])[3]
+    assert found.status == DOUBTFUL  # what goals are about must be
+
+
+def test_a_place_is_read_by_whichever_reads_it_best(shipped, data):
+    """Of few frames a probe learns little; what is planned with was trained on more."""
+    quick = dataclasses.replace(QUICK, probe=1)
+    few = examine(shipped, data.take(slice(0, 6)), quick)
+    own = next(r for r in few.readings if r.method == BUNDLE)
+    probes = [r.r2 for r in few.readings if r.method != BUNDLE]
+    assert own.r2 > max(probes)
+    assert f"R² {own.r2:.3f}" in finding(few, "hand_position in the latent").found
+    assert few.imagined[0].read.max() < 1.5 * own.error
+
+
 def test_lengths_have_a_unit_where_there_is_an_arm(good):
     readings = [Reading("achieved_goal", MLP, 1.0, 100, 0.95, 1.234)]
     arguments = (good.latents, good.prediction, readings, [], None, "", ["achieved_goal"])
