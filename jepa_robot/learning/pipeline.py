@@ -163,7 +163,9 @@ def _train(
     jepa = dataclasses.replace(config.jepa, prevention_sees=prevention_sees(training, config))
     config = dataclasses.replace(config, jepa=jepa)
     # A search that knows nothing of what is far ahead hardly finds a contact to be imitated.
-    dreams = jepa.prevention_sees == "residual" and bool(training.about.goal or not config.labels)
+    features = 0 if config.labels else config.slow_features
+    has_goals = bool(features) or training.about.goal in training.columns
+    dreams = jepa.prevention_sees == "residual" and has_goals
     if dreams:
         rest = config.refinement.iterations + config.imagination.iterations
     else:
@@ -172,7 +174,6 @@ def _train(
     seconds, metrics = {}, {}
 
     begin = time.monotonic()
-    features = 0 if config.labels else config.slow_features
     agent, figures = new_agent(training, jepa, contract, features), {}
     if config.begin:
         take_up(agent, load_checkpoint(config.begin).agent, config.begin)

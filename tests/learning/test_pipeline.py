@@ -1,7 +1,9 @@
 """All stages of training in a row, as `jepa-robot train` runs them."""
 
 import dataclasses
+import shutil
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -202,6 +204,21 @@ def test_without_labels_it_must_be_said_what_is_kept():
         dataclasses.replace(MOMENT, labels=0)
     with pytest.raises(ValueError, match="labels is 5, expected 10 to 500, or 0"):
         dataclasses.replace(MOMENT, labels=5)
+
+
+def test_data_without_the_label_of_its_goals_is_learned_from_all_the_same(
+    data_file, contract, tmp_path
+):
+    """Nothing can be imagined of goals that nobody can tell: the policy is distilled."""
+    path = tmp_path / "bare.h5"
+    shutil.copy(data_file, path)
+    with h5py.File(path, "r+") as file:
+        del file["hand_position"]
+    config = dataclasses.replace(
+        MOMENT, jepa=dataclasses.replace(MOMENT.jepa, prevention_sees="residual")
+    )
+    figures = train_all(path, tmp_path / "run", contract, config)
+    assert "policy_error" in figures and "readout_r2" not in figures
 
 
 @pytest.mark.parametrize("name", ["object", "practice"])
