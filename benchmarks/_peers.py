@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
@@ -115,6 +115,18 @@ def as_pixels(images: Tensor) -> Tensor:
     return square.unflatten(0, images.shape[:2])
 
 
+class _PeerProblem:
+    """What our planner minimises of a peer's: costs ``[N]`` of actions ``[N, H, A]``."""
+
+    starts, has_policy, has_gradients = 1, False, False
+
+    def __init__(self, cost: Callable[[np.ndarray], np.ndarray]) -> None:
+        self._cost = cost
+
+    def costs(self, actions: np.ndarray) -> np.ndarray:
+        return self._cost(actions[0])[None]
+
+
 class PeerRunner:
     """Runs episodes with a peer's model: Mode-2 on goal images."""
 
@@ -144,7 +156,8 @@ class PeerRunner:
         for _ in range(self.judge.steps):
             begin = time.perf_counter()
             known = {"pixels": self._pixels(seen), "goal": goal}
-            action = planner.plan(partial(self._cost, known, np.stack(done))).actions[0]
+            problem = _PeerProblem(partial(self._cost, known, np.stack(done)))
+            action = planner.plan(problem).actions[0, 0]
             times.append(time.perf_counter() - begin)
             frame = self._world.step(action)
             seen.append(frame.observation.images)

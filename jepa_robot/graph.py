@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa_robot import resources
-from jepa_robot.models import Bundle
+from jepa_robot.models import AUTO, PROVIDERS, Bundle
 from jepa_robot.modules.configurator import load_task
 from jepa_robot.robot.contract import load_contract
 
@@ -39,7 +39,8 @@ class Settings:
     leaves the mode to the task. ``simulator`` is None for a robot that is already up, else
     ``realtime`` or ``lockstep``. ``scene`` is the simulator's, by the name of a task that it knows,
     empty for that of ``task``, with ``distractors`` in it. ``composition`` ``single`` runs the six
-    modules in one process; the safety stage always has its own. ``dry_run``: nothing is commanded.
+    modules in one process; the safety stage always has its own. ``provider``: what runs the
+    bundle's graphs, ``auto`` for the GPU where there is one. ``dry_run``: nothing is commanded.
     ``remappings``: by node, the topics that it knows by another name.
     """
 
@@ -57,6 +58,7 @@ class Settings:
     log_level: str = "info"
     params_file: str = ""
     composition: str = COMPOSITIONS[0]
+    provider: str = AUTO
     respawn: bool = True
     dry_run: bool = False
     remappings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -67,6 +69,7 @@ class Settings:
             ("mode", MODES),
             ("simulator", (None, *CLOCKS)),
             ("log_level", LOG_LEVELS),
+            ("provider", (AUTO, *PROVIDERS)),
         ):
             value = getattr(self, name)
             if value not in known:
@@ -109,7 +112,7 @@ def check(settings: Settings) -> None:
     Clearance(contract, Kinematics(contract))
     if not settings.model:
         return
-    Bundle(settings.model).check_fits(contract)
+    Bundle(settings.model, provider=settings.provider).check_fits(contract)
     if settings.task:
         load_task(settings.task)
 
@@ -118,7 +121,7 @@ def node_list(settings: Settings) -> list[NodeSpec]:
     """The processes of a graph, in the order in which they are started."""
     is_lockstep = settings.simulator == "lockstep"
     common = {"robot": settings.robot, "use_sim_time": settings.use_sim_time or is_lockstep}
-    agent = {**common, "bundle": settings.model}
+    agent = {**common, "bundle": settings.model, "provider": settings.provider}
     task = {"task": settings.task, "mode": settings.mode}
     specs = []
     if settings.simulator:

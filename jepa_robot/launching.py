@@ -78,6 +78,12 @@ AGENT = (
         "One process a module, or a single one for all six; safety has its own either way.",
         graph.COMPOSITIONS,
     ),
+    Argument(
+        "provider",
+        DEFAULT.provider,
+        "What runs the bundle's graphs; auto is the GPU where there is one.",
+        (graph.AUTO, *graph.PROVIDERS),
+    ),
     Argument("respawn", DEFAULT.respawn, "Start a node that died again: true or false."),
 )
 SIMULATOR = (

@@ -12,6 +12,16 @@ policy          state [N, S], goal_latent [N, D]                            acti
 readout         latent [N, D]                                               position [N, G] (m)
 goal_encoder    position [N, G] (m)                                         latent [N, D]
 critic          state [N, S], goal_latent [N, D]                            cost [N]
+cost            state [M, S], action [M, A], GOAL                           terms [M, T]
+plan            state [N or 1, S], actions [N, H, A], z [N, K, H, Z],       costs [N, K],
+                GOAL, CRITIC, weights [T + 1], step_weights [H]             states [N, K, H, S]
+plan_gradient   as plan                                                     costs [N, K],
+                                                                            gradients [N, H, A]
+jacobian        state [M, S], action [M, A], z [M, Z]                       by_state [M, S, S],
+                                                                            by_action [M, S, A]
+cost_gradient   state [M, S], action [M, A], GOAL, CRITIC, weights [T + 1]  by_state [M, S],
+                                                                            by_action [M, A],
+                                                                            ahead [M, S]
 ==============  ==========================================================  ==================
 
 A state ``[S]`` is proprioception ``[P]`` in SI units followed by the latent ``[D]``. Proprioception
@@ -21,6 +31,11 @@ kinematics in the encoder's graph (P = M + 6, else M). The latent is made of the
 frames; images lack that axis where K is 1. Views are how far each camera's picture is
 from the training pictures, 1 the limit; an encoder may lack them. Z may be 0. A bundle for goal
 images alone has neither readout nor goal encoder, and many have no critic.
+
+The last five are made of the others and of the T cost terms that the manifest names: a rollout over
+H steps and K draws of z with what it costs, and derivatives of both. GOAL is goal_latent [D],
+goal_position [G], lower [J] and upper [J] (rad); CRITIC is goal_encoded [D], the goal as the critic
+is told it, which has the last of the weights.
 """
 
 from __future__ import annotations
@@ -40,6 +55,15 @@ from jepa_robot.robot.contract import RobotContract, measured_size
 SCHEMA = 1
 MANIFEST = "manifest.json"
 GRAPHS = ("encoder", "predictor", "policy", "readout", "goal_encoder", "critic")
+FUSED = ("cost", "plan")
+DERIVATIVES = ("plan_gradient", "jacobian", "cost_gradient")
+AUTO = "auto"
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+CRITIC = "cost_to_go"  # the last cost term: what the critic foresees
 FIELDS = (
     *("id", "latent_size", "image_size", "joints", "cameras", "actions", "time_step"),
     *("opset", "files", "data", "command", "results"),
@@ -53,9 +77,15 @@ class InvalidBundle(ValueError):
 
 
 class Session:
-    """One ONNX graph as a function of named arrays."""
+    """One ONNX graph as a function of named arrays.
 
-    def __init__(self, path: Path, providers: Sequence[str], threads: int) -> None:
+    Raises:
+        InvalidBundle: it does not load; or not by the first of the providers, and ``is_strict``.
+    """
+
+    def __init__(
+        self, path: Path, providers: Sequence[str], threads: int, is_strict: bool = False
+    ) -> None:
         import onnxruntime  # here, since not every process that reads manifests runs graphs
 
         options = onnxruntime.SessionOptions()
@@ -72,6 +102,11 @@ class Session:
         self.inputs = {i.name: i.shape for i in self._session.get_inputs()}
         self.outputs = {o.name: o.shape for o in self._session.get_outputs()}
         self.provider = self._session.get_providers()[0]
+        if is_strict and self.provider != providers[0]:  # ONNX Runtime goes on without
+            raise InvalidBundle(
+                f"{path}: runs by {self.provider}, expected {providers[0]}: its libraries or its "
+                "device are not there"
+            )
 
     def __call__(self, **inputs: np.ndarray) -> np.ndarray:
         """The graph's first output."""
@@ -88,16 +123,20 @@ class Bundle:
     Args:
         path: the folder, or the name of a shipped bundle (``models/``).
         threads: CPU threads an inference may use.
+        provider: what runs the graphs: ``auto`` for the GPU where there is one, else one of
+            `PROVIDERS`, which must be there.
 
     Raises:
         FileNotFoundError: no such bundle; the message lists the shipped ones.
-        InvalidBundle: the manifest is incomplete, a file is missing or its SHA-256 is another.
+        InvalidBundle: the manifest is incomplete, a file is missing or its SHA-256 is another; or
+            there is no such provider.
     """
 
-    def __init__(self, path: str | Path, threads: int = 1) -> None:
+    def __init__(self, path: str | Path, threads: int = 1, provider: str = AUTO) -> None:
         self.path = resources.find("models", path)
         self.manifest = read_manifest(self.path)
-        self._threads = threads
+        self._threads, self._providers = threads, _providers(provider)
+        self._is_strict = provider != AUTO
         self._sessions: dict[str, Session] = {}
 
     @property
@@ -142,8 +181,35 @@ class Bundle:
         return bool(self.goal_size) and self.manifest.get("goal") != ""
 
     @property
+    def terms(self) -> dict[str, str]:
+        """The cost's terms in the order of their weights, and the goal that each needs, if any.
+
+        Raises:
+            InvalidBundle: there are none; it was exported before they were part of it.
+        """
+        if "terms" not in self.manifest:
+            raise InvalidBundle(
+                f"bundle {self.id} has no cost terms, expected some: export its run again"
+            )
+        return {**self.manifest["terms"], CRITIC: "goal_encoded"}
+
+    @property
     def action_size(self) -> int:
         return len(self.manifest["actions"]["channels"])
+
+    @property
+    def trained_horizon(self) -> int | None:
+        """Steps ahead that the predictor was trained on; None if that was not recorded."""
+        recipe, stages = self.manifest.get("recipe", {}), ["jepa"]
+        if "refinement" in self.manifest["results"].get("seconds", {}):
+            stages.append("refinement")
+        return max((recipe.get(stage, {}).get("horizon", 0) for stage in stages), default=0) or None
+
+    @property
+    def provider(self) -> str:
+        """What runs the graphs that were loaded, or is to: a name of `PROVIDERS`."""
+        used = [session.provider for session in self._sessions.values()] or self._providers[:1]
+        return next(name for name, full in PROVIDERS.items() if full == used[-1])
 
     def latent(self, states: np.ndarray) -> np.ndarray:
         """The latents ``[..., D]`` of states ``[..., S]``."""
@@ -163,7 +229,7 @@ class Bundle:
             name = f"{graph}.onnx"
             if not self.has(graph):
                 raise InvalidBundle(f"{self.path}: has no {name}, expected one")
-            session = Session(self.path / name, _providers(), self._threads)
+            session = Session(self.path / name, self._providers, self._threads, self._is_strict)
             self._check_sizes(graph, session)
             self._sessions[graph] = session
         return self._sessions[graph]
@@ -175,11 +241,15 @@ class Bundle:
             "state": self.state_size,
             "next_state": self.state_size,
             "action": self.action_size,
+            "actions": self.action_size,
             "latent": self.latent_size,
             "goal_latent": self.latent_size,
+            "goal_encoded": self.latent_size,
+            "goal_position": self.goal_size,
             "position": self.goal_size,
             "z": self.z_size,
             "views": len(self.manifest["cameras"]),
+            "weights": len(self.manifest.get("terms", ())) + 1,
         }
         for name, shape in {**session.inputs, **session.outputs}.items():
             size, expected = shape[-1], sizes.get(name)
@@ -257,13 +327,27 @@ def write_manifest(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     return manifest
 
 
-def _providers() -> list[str]:
-    """The GPU where there is one: CUDA's libraries come with the GPU wheel, the driver does not."""
+def _providers(name: str) -> list[str]:
+    """ONNX Runtime's, in order of preference.
+
+    Raises:
+        InvalidBundle: an unknown name, or one that this ONNX Runtime lacks.
+    """
     import onnxruntime
 
-    available = onnxruntime.get_available_providers()
-    has_cuda = "CUDAExecutionProvider" in available and Path("/dev/nvidiactl").exists()
-    return ["CUDAExecutionProvider"] * has_cuda + ["CPUExecutionProvider"]
+    available, cpu = onnxruntime.get_available_providers(), PROVIDERS["cpu"]
+    if name == AUTO:
+        # CUDA's libraries come with the GPU wheel, the driver does not.
+        has_cuda = PROVIDERS["cuda"] in available and Path("/dev/nvidiactl").exists()
+        return [PROVIDERS["cuda"]] * has_cuda + [cpu]
+    if name not in PROVIDERS:
+        known = [AUTO, *PROVIDERS]
+        raise InvalidBundle(f"provider is {name!r}, expected one of {known}")
+    if PROVIDERS[name] not in available:
+        raise InvalidBundle(
+            f"provider is {name!r}, expected one that this ONNX Runtime has: {available}"
+        )
+    return list(dict.fromkeys([PROVIDERS[name], cpu]))
 
 
 def difference(field: str, actual: Any, expected: Any, holder: str = "bundle") -> str | None:

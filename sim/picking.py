@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +30,11 @@ PLACES, LIFTS = 0.45, 0.35  # of the explored episodes; the rest is smooth noise
 ABOVE_SHARE = 0.7  # of the explored episodes start above the block
 AROUND_SHARE = 0.6  # of those, around it, as if to grasp it
 CARRIED = 0.02  # m that what is carried keeps from the shelf
+MISSES = 0.5  # of the scripted episodes go for a place beside the block at first,
+MISSED = (0.01, 0.08)  # m off it,
+MISSING = (0.2, 1.0)  # of the episode's steps
+FUMBLES = 0.5  # of the scripted episodes open or close the gripper at times, whatever is held,
+FUMBLE_STEPS = (3, 12)  # as long as this, with as many between
 
 
 @dataclass(frozen=True)
@@ -179,7 +186,10 @@ class PickAndPlace(TableTask):
         return self.grasper.action(labels, episode.goal)
 
     def explore(self, rng: np.random.Generator, steps: int) -> Explorer:
-        """Noisy scripted grasps that place or lift the block somewhere, or smooth noise."""
+        """Noisy scripted grasps that place or lift the block somewhere, or smooth noise.
+
+        Many of the grasps miss, or let go.
+        """
         kind, is_above = rng.uniform(), rng.uniform() < ABOVE_SHARE
         block, goal = self.sample_block(rng), self.sample_goal(rng)
         start = self.sample_above(rng, block) if is_above else self.sample_hand(rng, block)
@@ -194,11 +204,27 @@ class PickAndPlace(TableTask):
             return RandomExplorer(episode, explore(rng, steps, self.contract.actions.size))
         noise = script_noise(rng, steps, self.contract.actions.size)
         noise[:, -1] *= 0.3  # or nothing is ever held
+        if rng.uniform() < FUMBLES:
+            noise[:, -1] += _fumble(rng, steps)
+        missed = self._missed(rng, steps)
 
         def script(labels: dict[str, np.ndarray]) -> np.ndarray:
-            return self.grasper.action(labels, goal, is_released=not is_lift)
+            believed = {**labels, OBJECT: labels[OBJECT] + next(missed)}
+            return self.grasper.action(believed, goal, is_released=not is_lift)
 
         return ScriptedExplorer(episode, script, noise)
+
+    def _missed(self, rng: np.random.Generator, steps: int) -> Iterator[np.ndarray]:
+        """How far off the block the script goes ``[3]`` (m), step by step.
+
+        Who has only seen grasps that hold believes that what is closed holds the block, wherever.
+        """
+        off = np.zeros(3)
+        if rng.uniform() < MISSES:
+            way = rng.standard_normal(3) * (1, 1, 0.5)
+            off = rng.uniform(*MISSED) * self.scene.scale * way / np.linalg.norm(way)
+        until = int(rng.uniform(*MISSING) * steps)
+        return itertools.chain(itertools.repeat(off, until), itertools.repeat(np.zeros(3)))
 
     def sample_above(self, rng: np.random.Generator, block: np.ndarray) -> np.ndarray:
         """A place for the hand close above the block, or around it ``[3]`` (m)."""
@@ -209,3 +235,14 @@ class PickAndPlace(TableTask):
         spot = block[:2] + rng.uniform(-0.02, 0.02, 2) * scale
         top = block[2] + self.scene.block.height / 2 + self.shape.depth
         return np.append(spot, top + rng.uniform(0.01, 0.05) * scale)
+
+
+def _fumble(rng: np.random.Generator, steps: int) -> np.ndarray:
+    """What opens or closes a gripper against a script's will ``[steps]``, now and then."""
+    added = np.zeros(steps)
+    begin = int(rng.integers(*FUMBLE_STEPS))
+    while begin < steps:
+        end = begin + int(rng.integers(*FUMBLE_STEPS))
+        added[begin:end] = rng.choice((-2.0, 2.0))
+        begin = end + int(rng.integers(*FUMBLE_STEPS))
+    return added

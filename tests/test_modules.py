@@ -14,10 +14,11 @@ from jepa_robot.modules.configurator import (
     load_task,
     task_text,
 )
-from jepa_robot.modules.cost import TERMS, Cost, CostConfig, InvalidConfiguration
+from jepa_robot.modules.cost import Cost, CostConfig, InvalidConfiguration
 from jepa_robot.modules.memory import Memory
 from jepa_robot.modules.perception import InvalidObservation, Observation, Perception
 from jepa_robot.modules.world_model import WorldModel
+from jepa_robot.planning.cem import CEMConfig
 from jepa_robot.robot.contract import load_contract
 from tests import tiny_bundle
 
@@ -88,9 +89,13 @@ def test_a_rollout_is_the_repeated_prediction(bundle):
     assert model.surprise(state, state + 1) == pytest.approx(1, rel=1e-5)
 
 
+def index(bundle, term):
+    return list(bundle.terms).index(term)
+
+
 def configured(bundle, contract, section):
     cost = Cost(bundle, contract)
-    cost.configure(CostConfig.from_section(section, bundle.latent_size))
+    cost.configure(CostConfig.for_bundle(section, bundle))
     return cost
 
 
@@ -102,29 +107,33 @@ def test_goal_terms_vanish_at_the_goal_and_grow_away_from_it(bundle, contract):
     state[0, :7], state[0, 14:] = contract.home, 0.5
     assert not cost.terms(state).any()
     state[0, 14:] = 0.7
-    assert cost.terms(state)[0, TERMS.index("goal_latent")] == pytest.approx(0.04, rel=1e-4)
+    assert cost.terms(state)[0, index(bundle, "goal_latent")] == pytest.approx(0.04, rel=1e-4)
 
 
 def test_the_position_term_measures_the_readout_in_units_of_10_cm(bundle, contract):
     state = np.zeros((1, bundle.state_size), np.float32)
     section = {"weights": {"goal_position": 1.0}, "goal": {"position": [0.1, 0.0, 0.2]}}
     terms = configured(bundle, contract, section).terms(state)
-    assert terms[0, TERMS.index("goal_position")] == pytest.approx(1 + 4, rel=1e-4)
-    assert terms[0, TERMS.index("goal_distance")] == pytest.approx(5**0.5, rel=1e-4)
+    assert terms[0, index(bundle, "goal_position")] == pytest.approx(1 + 4, rel=1e-4)
+    assert terms[0, index(bundle, "goal_distance")] == pytest.approx(5**0.5, rel=1e-4)
 
 
 def test_what_the_critic_foresees_counts_after_the_last_state(bundle, contract):
     section = {"weights": {"cost_to_go": 2.0}, "goal": {"encoded": [1.0] + 5 * [0.0]}}
     cost = Cost(bundle, contract)
-    cost.configure(CostConfig.from_section(section, bundle.latent_size, has_critic=True))
+    cost.configure(CostConfig.for_bundle(section, bundle))
     states = np.zeros((2, 3, bundle.state_size), np.float32)
     states[1, -1, 14] = 4.0
     terms = cost.terms(states)
-    np.testing.assert_allclose(terms[:, -1, TERMS.index("cost_to_go")], [1, 3])
-    assert not terms[:, :-1, TERMS.index("cost_to_go")].any()
+    np.testing.assert_allclose(terms[:, -1, index(bundle, "cost_to_go")], [1, 3])
+    assert not terms[:, :-1, index(bundle, "cost_to_go")].any()
     np.testing.assert_allclose(cost.total(states, np.zeros((2, 3, 3), np.float32)), [2, 6])
+
+
+def test_a_critic_that_is_not_there_cannot_be_weighed(tmp_path, contract):
+    bundle = Bundle(tiny_bundle.build(tmp_path / "uncritical", contract, has_critic=False))
     with pytest.raises(InvalidConfiguration, match=r"cost_to_go is 2.0, expected 0: .* no critic"):
-        CostConfig.from_section(section, bundle.latent_size)
+        CostConfig.for_bundle({"weights": {"cost_to_go": 2.0}}, bundle)
 
 
 def test_intrinsic_terms_cost_what_they_should(bundle, contract):
@@ -153,9 +162,9 @@ def test_total_is_the_weighted_sum_over_the_steps(bundle, contract):
         ({"goal": {"position": "there"}}, "cost.goal.position is 'there', expected 3 numbers"),
     ],
 )
-def test_cost_sections_are_checked(section, says):
+def test_cost_sections_are_checked(section, says, bundle):
     with pytest.raises(InvalidConfiguration, match=says):
-        CostConfig.from_section(section, 6)
+        CostConfig.for_bundle(section, bundle)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +173,7 @@ def test_cost_sections_are_checked(section, says):
         ({"mode": 3}, "actor.mode is 3"),
         ({"mode": 1}, "goal_latent is missing, expected one in mode 1"),
         ({"planner": {"name": "magic"}}, "planner.name is 'magic', expected one of"),
-        ({"planner": {"colour": 1}}, "planner.colour is unknown, expected one of"),
+        ({"planner": {"colour": 1}}, "planner.colour is unknown to cem, expected one of"),
         ({"seed": -1}, "actor.seed is -1"),
         ({"replan": "never"}, "actor.replan is 'never'"),
     ],
@@ -182,7 +191,7 @@ def test_planning_lowers_the_cost_that_it_is_given(bundle, contract):
     actor.configure(ActorConfig.from_section({"mode": 2, "goal_latent": goal}, 6))
     state = np.zeros((1, bundle.state_size), np.float32)
     state[0, :7] = contract.home
-    plan = actor.plan(state)
+    plan = actor.plan(state).actions[0]
     assert plan.shape == (5, 3) and plan.dtype == np.float32
 
     def price(actions):
@@ -268,10 +277,11 @@ def test_a_picture_of_an_objects_goal_says_where_the_object_is(bundle, contract)
 
 def test_the_last_state_may_count_more(bundle, contract):
     cost = Cost(bundle, contract)
-    cost.configure(CostConfig.from_section({"weights": {"effort": 1.0}}, bundle.latent_size))
+    cost.configure(CostConfig.for_bundle({"weights": {"effort": 1.0}}, bundle))
     states = np.zeros((1, 3, bundle.state_size), np.float32)
-    actions = np.array([[[1.0], [2.0], [3.0]]], np.float32)
-    added = cost.total(states, actions, final=4.0) - cost.total(states, actions)
+    actions = np.array([[[1.0, 0, 0], [2.0, 0, 0], [3.0, 0, 0]]], np.float32)
+    weights = CEMConfig(horizon=3, final=4.0).weights()
+    added = cost.total(states, actions, weights) - cost.total(states, actions)
     np.testing.assert_allclose(added, [4 * 9.0])
 
 

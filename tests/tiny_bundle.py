@@ -11,14 +11,21 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from jepa_robot.learning.fusing import Sizes, fuse
+from jepa_robot.learning.graph_writer import OPSET
+from jepa_robot.learning.terms import NEEDS
 from jepa_robot.models import write_manifest
+from jepa_robot.modules.cost import POSITION_UNIT
 from jepa_robot.robot.contract import RobotContract, measured_size
-
-OPSET = 17
 
 
 def build(
-    path: Path, contract: RobotContract, name: str = "tiny", seed: int = 0, **manifest: object
+    path: Path,
+    contract: RobotContract,
+    name: str = "tiny",
+    seed: int = 0,
+    has_critic: bool = True,
+    **manifest: object,
 ) -> Path:
     """Write a bundle that fits ``contract`` into ``path``; ``manifest`` has more of that."""
     path.mkdir(parents=True)
@@ -70,6 +77,30 @@ def build(
             [helper.make_node("MatMul", [source, "w"], [target])],
             {"w": weights(*sizes)},
         )
+    if has_critic:
+        _critic(path, state, latent, pick)
+    sizes = Sizes(len(contract.joints), measured, latent, actions, 3, 0, POSITION_UNIT)
+    fuse(path, sizes)
+    camera = contract.cameras[0]
+    write_manifest(
+        path,
+        {
+            "name": name,
+            "latent_size": latent,
+            "image_size": [camera.crop[3], camera.crop[2]],
+            **contract.interface(),
+            "terms": NEEDS,
+            "opset": OPSET,
+            "data": {},
+            "command": "tests/tiny_bundle.py",
+            "results": {},
+            **manifest,
+        },
+    )
+    return path
+
+
+def _critic(path: Path, state: int, latent: int, pick: np.ndarray) -> None:
     _graph(
         path / "critic.onnx",
         {"state": state, "goal_latent": latent},
@@ -81,22 +112,6 @@ def build(
         ],
         {"pick": pick},
     )
-    camera = contract.cameras[0]
-    write_manifest(
-        path,
-        {
-            "name": name,
-            "latent_size": latent,
-            "image_size": [camera.crop[3], camera.crop[2]],
-            **contract.interface(),
-            "opset": OPSET,
-            "data": {},
-            "command": "tests/tiny_bundle.py",
-            "results": {},
-            **manifest,
-        },
-    )
-    return path
 
 
 def _encoder(path: Path, cameras: int, measured: int, latent: int) -> None:

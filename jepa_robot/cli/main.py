@@ -265,6 +265,9 @@ def up(
     log_level: str = "info",
     params_file: Annotated[str, typer.Option(help="ROS parameters, YAML.")] = "",
     composition: Composition = Composition.processes,
+    provider: Annotated[
+        str, typer.Option(help="Runs the bundle's graphs: auto, cpu, cuda or tensorrt.")
+    ] = "auto",
     respawn: bool = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Do everything but send commands.")
@@ -289,6 +292,7 @@ def up(
         log_level=log_level,
         params_file=params_file,
         composition=composition.value,
+        provider=provider,
         respawn=respawn,
         dry_run=dry_run,
     )

@@ -197,16 +197,14 @@ class _Planner:
     """Mode-2 as it runs, asked for one decision after another, each from scratch."""
 
     def __init__(self, bundle: Bundle, contract: RobotContract | None, seed: int) -> None:
-        self._latent_size, self._seed = bundle.latent_size, seed
+        self._bundle, self._latent_size, self._seed = bundle, bundle.latent_size, seed
         self._cost = Cost(bundle, contract)
         self._actor = Actor(bundle, WorldModel(bundle), self._cost)
 
     def decide(self, state: np.ndarray, goal: np.ndarray) -> np.ndarray:
         """``[A]`` for a state ``[1, S]`` and a goal latent ``[D]``."""
         self._cost.configure(
-            CostConfig.from_section(
-                {"weights": WEIGHTS, "goal": {"latent": goal}}, self._latent_size
-            )
+            CostConfig.for_bundle({"weights": WEIGHTS, "goal": {"latent": goal}}, self._bundle)
         )
         self._seed += 1
         self._actor.configure(

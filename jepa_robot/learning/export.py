@@ -15,11 +15,15 @@ from torch import Tensor, nn
 from jepa_robot.dataset import check_interface
 from jepa_robot.learning.backbones import inline_backbones
 from jepa_robot.learning.checkpoint import Samples, load_checkpoint
+from jepa_robot.learning.fused_parity import fused_parity
+from jepa_robot.learning.fusing import Sizes, fuse
+from jepa_robot.learning.graph_writer import OPSET
 from jepa_robot.learning.networks import Agent
+from jepa_robot.learning.terms import NEEDS
 from jepa_robot.models import write_manifest
+from jepa_robot.modules.cost import POSITION_UNIT
 from jepa_robot.robot.contract import RobotContract
 
-OPSET = 17
 RECORDED = ("goal", "goal_unit", "data", "recipe", "results")
 TOLERANCE = 1e-4  # of any output: rad, rad/s, m, latent units of about 1 or actions in [-1, 1]
 
@@ -86,7 +90,13 @@ def export(
     return write_bundle(checkpoint.agent, checkpoint.samples, bundle_folder, record)
 
 
-def write_bundle(agent: Agent, samples: Samples, folder: str | Path, manifest: dict) -> dict:
+def write_bundle(
+    agent: Agent,
+    samples: Samples,
+    folder: str | Path,
+    manifest: dict,
+    has_derivatives: bool = True,
+) -> dict:
     """Export every graph into a new folder, which appears when it is complete and checked.
 
     Args:
@@ -94,6 +104,7 @@ def write_bundle(agent: Agent, samples: Samples, folder: str | Path, manifest: d
         samples: real frames and actions for the parity check.
         folder: the bundle to make; must not exist.
         manifest: ``name``, the robot's interface, and what else is to be recorded.
+        has_derivatives: with the graphs that planners descend.
 
     Returns:
         The manifest as written, with ``parity``: the largest absolute difference a graph.
@@ -112,6 +123,11 @@ def write_bundle(agent: Agent, samples: Samples, folder: str | Path, manifest: d
         for name, (module, inputs, outputs) in graphs.items():
             _export(module, inputs, outputs, temporary / f"{name}.onnx")
         parity = {name: _parity(temporary, name, *graph[:2]) for name, graph in graphs.items()}
+        unit = manifest.get("goal_unit", POSITION_UNIT)
+        sizes = Sizes.of(agent.shape, len(manifest["joints"]), unit)
+        fuse(temporary, sizes, agent if has_derivatives else None)
+        fused = fused_parity(temporary, sizes, agent, graphs["predictor"][1]["state"])
+        parity |= {name: _checked(name, difference) for name, difference in fused.items()}
         written = write_manifest(
             temporary,
             {
@@ -122,6 +138,7 @@ def write_bundle(agent: Agent, samples: Samples, folder: str | Path, manifest: d
                 "z_size": agent.shape.z,
                 "goal_size": agent.shape.goal,
                 "image_size": list(agent.shape.image_size),
+                "terms": NEEDS,
                 "opset": OPSET,
                 "parity": parity,
                 "torch": torch.__version__,
@@ -197,9 +214,13 @@ def _parity(folder: Path, name: str, module: nn.Module, inputs: dict[str, Tensor
         actual = session.run(None, {key: value.numpy() for key, value in batch.items()})
         for one, other in zip(actual, expected, strict=True):
             worst = np.maximum(worst, np.abs(one - other.numpy()).max())  # keeps NaN
-    worst = float(worst)
-    if not worst <= TOLERANCE:
+    return _checked(name, float(worst))
+
+
+def _checked(name: str, difference: float) -> float:
+    if not difference <= TOLERANCE:
         raise ParityError(
-            f"{name}.onnx differs from torch by up to {worst:.2e}, expected at most {TOLERANCE:g}"
+            f"{name}.onnx differs from torch by up to {difference:.2e}, expected at most "
+            f"{TOLERANCE:g}"
         )
-    return worst
+    return difference

@@ -216,7 +216,8 @@ def _train(
     else:
         with tempfile.TemporaryDirectory() as temporary:
             about = {"name": "temporary", "data": {}, "command": "", "results": {}}
-            write_bundle(agent, samples, Path(temporary) / "b", {**interface, **record, **about})
+            about |= {**interface, **record}
+            write_bundle(agent, samples, Path(temporary) / "b", about, has_derivatives=False)
             metrics["policy_error"] = distill(
                 agent,
                 Bundle(Path(temporary) / "b"),

@@ -9,13 +9,13 @@ import numpy as np
 
 from jepa_robot.models import Bundle
 from jepa_robot.modules.cost import Cost, InvalidConfiguration, optional
+from jepa_robot.modules.imagined import Imagined
 from jepa_robot.modules.world_model import WorldModel
-from jepa_robot.planning.cem import CEM, CEMConfig
+from jepa_robot.planning import Plan, PlannerConfig, make_planner, read_planner
 
 OFF, MODE_1, MODE_2 = 0, 1, 2
 MODES = (OFF, MODE_1, MODE_2)
 REPLANNING = ("observation", "continuous")
-PLANNERS = ("cem",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,8 @@ class ActorConfig:
     """The actor's section of a configuration, checked."""
 
     mode: int
-    planner: CEMConfig
+    planner_name: str
+    planner: PlannerConfig
     seed: int
     replan: str
     goal_latent: np.ndarray | None
@@ -47,28 +48,20 @@ class ActorConfig:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise InvalidConfiguration(f"actor.seed is {seed!r}, expected a whole number from 0")
         latent = optional("actor.goal_latent", section.get("goal_latent"), latent_size)
-        planner = planner_config(section.get("planner", {}))
+        name, planner = planner_config(section.get("planner", {}))
         if mode == MODE_1 and latent is None:
             raise InvalidConfiguration("actor.goal_latent is missing, expected one in mode 1")
-        return cls(mode, planner, seed, replan, latent)
+        return cls(mode, name, planner, seed, replan, latent)
 
 
-def planner_config(section: Mapping) -> CEMConfig:
-    """The planner's settings.
+def planner_config(section: Mapping) -> tuple[str, PlannerConfig]:
+    """The planner's name and settings.
 
     Raises:
         InvalidConfiguration: unknown planner or field, or a value out of range.
     """
-    settings = dict(section)
-    name = settings.pop("name", "cem")
-    if name not in PLANNERS:
-        raise InvalidConfiguration(f"planner.name is {name!r}, expected one of {list(PLANNERS)}")
-    known = [field.name for field in dataclasses.fields(CEMConfig)]
-    for field in settings:
-        if field not in known:
-            raise InvalidConfiguration(f"planner.{field} is unknown, expected one of {known}")
     try:
-        return CEMConfig(**settings)
+        return read_planner(section)
     except ValueError as error:
         raise InvalidConfiguration(str(error)) from error
 
@@ -90,39 +83,33 @@ class Actor:
     def configure(self, config: ActorConfig) -> None:
         """Take up a configuration and forget the last plan."""
         self.config = config
-        self._planner = CEM(config.planner, self._bundle.action_size, config.seed)
+        size = self._bundle.action_size
+        self._planner = make_planner(config.planner_name, config.planner, size, config.seed)
 
     def react(self, state: np.ndarray) -> np.ndarray:
         """Mode-1: ``[1, A]`` for a state ``[1, S]``."""
         goal = self.config.goal_latent[None]
         return np.clip(self._policy(state=state, goal_latent=goal), -1, 1)
 
-    def plan(self, state: np.ndarray, shift: int = 1, deadline: float | None = None) -> np.ndarray:
-        """Mode-2: the plan ``[H, A]`` from a state ``[1, S]``; the rest is as in CEM.plan."""
-        final = self.config.planner.final
-
-        def evaluate(actions: np.ndarray) -> np.ndarray:
-            return self._cost.total(self._world_model.rollout(state, actions), actions, final)
-
-        follow = None
-        if self.config.planner.seeds and self.config.goal_latent is not None:
-
-            def follow(noise: np.ndarray) -> np.ndarray:
-                return self._follow(state, noise)
-
-        return self._planner.plan(evaluate, shift, deadline, follow).actions
-
-    def _follow(self, state: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """What the policy does in imagination, with noise ``[N, H, A]`` added: ``[N, H, A]``."""
-        states = np.repeat(state, len(noise), axis=0)
-        goals = np.repeat(self.config.goal_latent[None], len(noise), axis=0)
-        actions = np.empty_like(noise)
-        for step in range(noise.shape[1]):
-            action = self._policy(state=states, goal_latent=goals) + noise[:, step]
-            actions[:, step] = np.clip(action, -1, 1)
-            states = self._world_model.predict(states, actions[:, step])
-        return actions
+    def plan(
+        self,
+        state: np.ndarray,
+        shift: int = 1,
+        deadline: float | None = None,
+        before: np.ndarray | None = None,
+    ) -> Plan:
+        """Mode-2: plans from states ``[B, S]``; the rest is as in `Planner.plan`."""
+        config = self.config
+        problem = Imagined(
+            self._bundle,
+            self._world_model,
+            self._cost,
+            state,
+            config.goal_latent,
+            config.planner.weights(),
+        )
+        return self._planner.plan(problem, shift, deadline, before)
 
     def act(self, state: np.ndarray) -> np.ndarray:
         """What the mode in force does: ``[1, A]`` in Mode-1, ``[H, A]`` in Mode-2."""
-        return self.plan(state) if self.config.mode == MODE_2 else self.react(state)
+        return self.plan(state).actions[0] if self.config.mode == MODE_2 else self.react(state)

@@ -13,7 +13,7 @@ import yaml
 from jepa_robot import resources
 from jepa_robot.models import Bundle
 from jepa_robot.modules.actor import MODES, REPLANNING, planner_config
-from jepa_robot.modules.cost import TERMS, InvalidConfiguration, finite
+from jepa_robot.modules.cost import InvalidConfiguration, finite
 from jepa_robot.modules.perception import Perception
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot.validation import InvalidFile, Section
@@ -127,7 +127,7 @@ def _read(section: Section) -> Task:
     task = Task(
         name=section.text("name"),
         mode=mode,
-        weights={term: weights.number(term, 0.0, low=0, high=1e6) for term in TERMS},
+        weights={term: weights.number(term, low=0, high=1e6) for term in weights},
         planner=planner,
         seed=section.integer("seed", 0),
         replan=section.text("replan", REPLANNING[0], choices=REPLANNING),
@@ -210,6 +210,12 @@ class Configurator:
         }
 
     def _checked(self, task: Task) -> Task:
+        unknown = sorted(set(task.weights) - set(self._bundle.terms))
+        if unknown:
+            raise InvalidTask(
+                f"weights names {unknown}, expected some of {list(self._bundle.terms)}, the terms "
+                f"of bundle {self._bundle.id}"
+            )
         if task.goal_position is None:
             return task
         if not self._bundle.reads_positions:

@@ -1,8 +1,8 @@
 """Cost: named terms of imagined or observed states, weighted: ``C(s) = Σ uᵢ ICᵢ(s) + Σ vⱼ TCⱼ(s)``.
 
 Intrinsic terms (IC) are hard-wired; the task's terms (TC) measure the distance to its goal, and the
-critic foresees what comes after the last state. Terms are the same on measured and on imagined
-states.
+critic foresees what comes after the last state. They are a graph of the bundle, the same for
+measured and for imagined states.
 """
 
 from __future__ import annotations
@@ -12,13 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jepa_robot.models import Bundle
+from jepa_robot.models import CRITIC, Bundle
 from jepa_robot.robot.contract import RobotContract
 
-INTRINSIC = ("joint_limits", "effort")
-TASK = ("goal_latent", "goal_position", "goal_distance", "cost_to_go")
-TERMS = INTRINSIC + TASK
-LIMIT_MARGIN = 0.1  # rad: nearer to a joint limit than this costs
 POSITION_UNIT = 0.1  # m: what is this far from its goal costs 1
 
 
@@ -28,7 +24,7 @@ class InvalidConfiguration(ValueError):
 
 @dataclass(frozen=True)
 class CostConfig:
-    """The cost's section of a configuration, checked: weights ``[terms]``, goals or None.
+    """The cost's section of a configuration, checked: weights ``[T + 1]``, goals or None.
 
     ``goal_encoded``: the goal as the critic is told it, a latent whatever the goal is.
     """
@@ -40,14 +36,6 @@ class CostConfig:
 
     @classmethod
     def for_bundle(cls, section: Mapping, bundle: Bundle) -> CostConfig:
-        """Check a section with the sizes of a bundle, see :meth:`from_section`."""
-        sizes = bundle.latent_size, bundle.goal_size
-        return cls.from_section(section, *sizes, has_critic=bundle.has("critic"))
-
-    @classmethod
-    def from_section(
-        cls, section: Mapping, latent_size: int, goal_size: int = 3, has_critic: bool = False
-    ) -> CostConfig:
         """Check a section: ``weights`` by term, and ``goal``.
 
         A goal may have ``latent`` [D], ``position`` [G], as the readout gives it, and ``encoded``
@@ -57,23 +45,24 @@ class CostConfig:
             InvalidConfiguration: unknown term, or a value of the wrong size or not finite; or what
                 the critic foresees is weighed, and the bundle has none.
         """
-        weights = section.get("weights", {})
-        unknown = set(weights) - set(TERMS)
+        weights, terms = section.get("weights", {}), list(bundle.terms)
+        unknown = sorted(name for name, weight in weights.items() if name not in terms)
         if unknown:
             raise InvalidConfiguration(
-                f"cost.weights names {sorted(unknown)}, expected some of {list(TERMS)}"
+                f"cost.weights names {unknown}, expected some of {terms}, the terms of bundle "
+                f"{bundle.id}"
             )
-        if weights.get("cost_to_go") and not has_critic:
+        if weights.get(CRITIC) and not bundle.has("critic"):
             raise InvalidConfiguration(
-                f"cost.weights.cost_to_go is {weights['cost_to_go']!r}, expected 0: the bundle has "
-                "no critic"
+                f"cost.weights.{CRITIC} is {weights[CRITIC]!r}, expected 0: the bundle has no "
+                "critic"
             )
         goal = section.get("goal", {})
         return cls(
-            finite("cost.weights", [weights.get(term, 0.0) for term in TERMS], len(TERMS)),
-            optional("cost.goal.latent", goal.get("latent"), latent_size),
-            optional("cost.goal.position", goal.get("position"), goal_size),
-            optional("cost.goal.encoded", goal.get("encoded"), latent_size),
+            finite("cost.weights", [weights.get(term, 0.0) for term in terms], len(terms)),
+            optional("cost.goal.latent", goal.get("latent"), bundle.latent_size),
+            optional("cost.goal.position", goal.get("position"), bundle.goal_size),
+            optional("cost.goal.encoded", goal.get("encoded"), bundle.latent_size),
         )
 
 
@@ -81,59 +70,72 @@ class Cost:
     """The weighted terms. Without a configuration nothing costs anything.
 
     Args:
-        bundle: gives the latent, the readout and the critic.
+        bundle: gives the terms and the critic.
         contract: gives the joint limits; None without joints.
     """
 
     def __init__(self, bundle: Bundle, contract: RobotContract | None) -> None:
-        self._bundle = bundle
-        limits = [contract.limits(end) if contract else np.zeros(0) for end in ("lower", "upper")]
-        self._lower, self._upper = limits
-        self._joints = len(self._lower)
-        self._readout = bundle.session("readout") if bundle.goal_size else None
+        self._bundle, self._terms = bundle, bundle.session("cost")
         self._critic = bundle.session("critic") if bundle.has("critic") else None
-        self._unit = bundle.manifest.get("goal_unit", POSITION_UNIT)
-        self.configure(CostConfig.from_section({}, bundle.latent_size))
+        self._limits = {
+            end: contract.limits(end).astype(np.float32) if contract else np.zeros(0, np.float32)
+            for end in ("lower", "upper")
+        }
+        self.configure(CostConfig.for_bundle({}, bundle))
 
     def configure(self, config: CostConfig) -> None:
         """Take up weights and goal."""
         self.config = config
+        goals = {
+            "goal_latent": (config.goal_latent, self._bundle.latent_size),
+            "goal_position": (config.goal_position, self._bundle.goal_size),
+            "goal_encoded": (config.goal_encoded, self._bundle.latent_size),
+        }
+        needs = self._bundle.terms.values()
+        self._counts = np.array([not need or goals[need][0] is not None for need in needs])
+        self._goals = {
+            name: np.zeros(size, np.float32) if goal is None else goal
+            for name, (goal, size) in goals.items()
+        }
+
+    @property
+    def inputs(self) -> dict[str, np.ndarray]:
+        """What a bundle's fused graphs are told of the cost. A term without its goal counts 0."""
+        weights = np.where(self._counts, self.config.weights, 0).astype(np.float32)
+        return {**self._goals, **self._limits, "weights": weights}
 
     def terms(self, states: np.ndarray, actions: np.ndarray | None = None) -> np.ndarray:
-        """Each term, unweighted: ``[..., H, terms]`` of states ``[..., H, S]``, actions alike.
+        """Each term, unweighted: ``[..., H, T + 1]`` of states ``[..., H, S]``, actions alike.
 
         A task term without a goal is 0, and so is the cost to go but of the last state of H.
         """
-        result = np.zeros((*states.shape[:-1], len(TERMS)), np.float32)
-        positions = states[..., : self._joints]
-        margin = np.minimum(positions - self._lower, self._upper - positions)
-        beyond = np.maximum(1 - margin / LIMIT_MARGIN, 0)
-        result[..., 0] = np.sum(beyond**2, axis=-1)
-        if actions is not None:
-            result[..., 1] = np.sum(actions**2, axis=-1)
-        latents = self._bundle.latent(states)
-        if self.config.goal_latent is not None:
-            result[..., 2] = np.mean((latents - self.config.goal_latent) ** 2, axis=-1)
-        if self.config.goal_position is not None:
-            flat = np.ascontiguousarray(latents.reshape(-1, latents.shape[-1]))
-            readout = self._readout(latent=flat).reshape(*states.shape[:-1], -1)
-            error = (readout - self.config.goal_position) / self._unit
-            result[..., 3] = np.sum(error**2, axis=-1)
-            result[..., 4] = np.sqrt(result[..., 3])
-        if self.config.goal_encoded is not None and self.config.weights[5]:
+        if actions is None:
+            actions = np.zeros((*states.shape[:-1], self._bundle.action_size))
+        known = {name: goal for name, goal in self._goals.items() if name != "goal_encoded"}
+        terms = self._terms(
+            state=np.ascontiguousarray(states.reshape(-1, states.shape[-1]), np.float32),
+            action=np.ascontiguousarray(actions.reshape(-1, actions.shape[-1]), np.float32),
+            **known,
+            **self._limits,
+        )
+        result = np.zeros((*states.shape[:-1], len(self._counts)), np.float32)
+        result[..., :-1] = terms.reshape(*states.shape[:-1], -1)
+        if self._counts[-1] and self.config.weights[-1]:
             last = np.ascontiguousarray(states[..., -1, :].reshape(-1, states.shape[-1]))
-            goals = np.repeat(self.config.goal_encoded[None], len(last), axis=0)
+            goals = np.repeat(self._goals["goal_encoded"][None], len(last), axis=0)
             ahead = self._critic(state=last, goal_latent=goals)
-            result[..., -1, 5] = ahead.reshape(states.shape[:-2])
-        return result
+            result[..., -1, -1] = ahead.reshape(states.shape[:-2])
+        return np.where(self._counts, result, 0)
 
-    def total(self, states: np.ndarray, actions: np.ndarray, final: float = 0.0) -> np.ndarray:
+    def total(
+        self, states: np.ndarray, actions: np.ndarray, step_weights: np.ndarray | None = None
+    ) -> np.ndarray:
         """The weighted cost ``[N]`` of trajectories ``[N, H, S]`` under actions ``[N, H, A]``.
 
-        The last state counts ``final`` times more.
+        Each step counts as ``step_weights [H]`` say, or as much as the others.
         """
         costs = self.terms(states, actions) @ self.config.weights
-        return costs.sum(axis=-1) + np.float32(final) * costs[..., -1]
+        return costs.sum(axis=-1) if step_weights is None else costs @ step_weights
 
 
 def finite(field: str, value: object, size: int) -> np.ndarray:

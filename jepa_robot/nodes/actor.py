@@ -53,6 +53,7 @@ class ActorNode(AgentNode):
         self._busy_since: float | None = None
         self._last: PublishedPlan | None = None
         self._duration = 0.0  # s, running mean
+        self._plans = self._unimproved = 0
         self._taken_up = 0  # configurations so far: a plan belongs to the one it began under
 
     def connect(self) -> None:
@@ -91,6 +92,12 @@ class ActorNode(AgentNode):
             self._last = None
             self._taken_up += 1
         self.diagnostics.values["mode"] = parsed[0].mode
+        horizon, trained = parsed[0].planner.horizon, self.bundle.trained_horizon
+        if parsed[0].mode == MODE_2 and trained and horizon > trained:
+            self.diagnostics.warn(
+                f"planner.horizon is {horizon}, further than the {trained} steps that the world "
+                "model was trained on"
+            )
 
     def _on_state(self, message: Image) -> None:
         stamp = messages.from_time(message.header.stamp)
@@ -159,17 +166,26 @@ class ActorNode(AgentNode):
         in_flight = self._rows_in_flight(last, passed)
         if len(in_flight):
             state = self._model.rollout(state, in_flight[None])[:, -1]
-        rows = self._actor.plan(state, passed, deadline)
+        before = self._before(last, passed, in_flight)
+        made = self._actor.plan(state, passed, deadline, before)
         self._duration = DURATION_MEMORY * self._duration + (1 - DURATION_MEMORY) * (
             time.monotonic() - begin
         )
-        plan = PublishedPlan(stamp, np.concatenate([in_flight, rows]))
+        plan = PublishedPlan(stamp, np.concatenate([in_flight, made.actions[0]]))
         with self._wake:
             if taken_up != self._taken_up:
                 return  # made under a configuration that is no longer in force
             self._last = plan
         self._publish_plan(plan)
-        self.diagnostics.values["planning_ms"] = round(1000 * self._duration, 2)
+        self._plans += 1
+        self._unimproved += not made.iterations
+        self.diagnostics.values |= {
+            "planning_ms": round(1000 * self._duration, 2),
+            "iterations": made.iterations,
+            "plans": self._plans,
+            "plans_unimproved": self._unimproved,  # the deadline left no time for an iteration
+            "plan_age_ms": round((self.now() - stamp) / 1e6, 1),
+        }
 
     def _rows_in_flight(self, last: PublishedPlan | None, passed: int) -> np.ndarray:
         """``[k, A]``: what the arm will have done before a plan made now takes effect."""
@@ -178,6 +194,18 @@ class ActorNode(AgentNode):
             return np.zeros((0, self.bundle.action_size), np.float32)
         indices = np.minimum(np.arange(passed, passed + steps), len(last.rows) - 1)
         return last.rows[indices]
+
+    @staticmethod
+    def _before(
+        last: PublishedPlan | None, passed: int, in_flight: np.ndarray
+    ) -> np.ndarray | None:
+        """``[1, A]``: the action before the first that is planned; None if nothing is known."""
+        if len(in_flight):
+            return in_flight[-1:]
+        if last is None or not passed:
+            return None
+        row = min(passed, len(last.rows)) - 1
+        return last.rows[row : row + 1]
 
     def _publish_plan(self, plan: PublishedPlan) -> None:
         self._publish(self._plan, plan.rows, plan.stamp)

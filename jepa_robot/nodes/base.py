@@ -9,7 +9,7 @@ from typing import Any
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_msgs.msg import String
 
-from jepa_robot.models import Bundle
+from jepa_robot.models import AUTO, Bundle
 from jepa_robot.modules.configurator import Configuration
 from jepa_robot.nodes.messages import LATCHED
 from jepa_robot.nodes.runtime import Diagnostics
@@ -30,6 +30,7 @@ class AgentNode(LifecycleNode):
         self.declare_parameter("robot", "panda")
         self.declare_parameter("bundle", "reach_panda")
         self.declare_parameter("threads", 1)
+        self.declare_parameter("provider", AUTO)
         self.diagnostics = Diagnostics(self)
         self.contract: RobotContract
         self.bundle: Bundle
@@ -102,9 +103,12 @@ class AgentNode(LifecycleNode):
         self._pending, self._subscriptions_made, self.version = [], [], 0
         try:
             self.contract = load_contract(self.parameter("robot"))
-            self.bundle = Bundle(self.parameter("bundle"), self.parameter("threads"))
+            self.bundle = Bundle(
+                *(self.parameter(name) for name in ("bundle", "threads", "provider"))
+            )
             self.bundle.check_fits(self.contract)
             self.setup()
+            self.diagnostics.values["provider"] = self.bundle.provider
             if self.takes_configurations:
                 self._ack = self.publisher(String, "configuration_ack", LATCHED)
                 subscription = self.create_subscription(

@@ -12,7 +12,7 @@ from jepa_robot.nodes.runtime import BESIDE, main
 
 
 class CostNode(AgentNode):
-    """Publishes the weighted terms ``[1, terms]``, in the order of ``modules.cost.TERMS``."""
+    """Publishes the weighted terms ``[1, terms]``, in the order of `Bundle.terms`."""
 
     def __init__(self) -> None:
         super().__init__("cost")

@@ -8,7 +8,6 @@ from pathlib import Path
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-from jepa_robot.modules.cost import TERMS
 from jepa_robot.modules.memory import Memory
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.base import AgentNode
@@ -34,7 +33,7 @@ class MemoryNode(AgentNode):
         sizes = {
             "state": state_size,
             "action": self.bundle.action_size,
-            "cost": len(TERMS),
+            "cost": len(self.bundle.terms),
             "prediction": state_size,
             "surprise": 1,
         }

@@ -22,7 +22,7 @@ from jepa_robot.learning.export import ParityError, export, write_bundle
 from jepa_robot.learning.jepa import JEPAConfig, new_agent
 from jepa_robot.learning.pipeline import TrainConfig
 from jepa_robot.learning.predictors import PredictorConfig
-from jepa_robot.models import GRAPHS, Bundle
+from jepa_robot.models import DERIVATIVES, FUSED, GRAPHS, Bundle
 
 TINY = JEPAConfig(latent_size=6, predictor=PredictorConfig(width=32))
 
@@ -128,8 +128,9 @@ def test_the_manifest_tells_what_the_bundle_is_and_fits_its_robot(bundle, contra
     bundle.check_fits(contract)
     manifest = bundle.manifest
     graphs = set(GRAPHS) - {"critic"}  # its policy imitates the planner
-    assert set(manifest["files"]) == {f"{name}.onnx" for name in graphs}
-    assert set(manifest["parity"]) == graphs
+    files = graphs | {*FUSED, *DERIVATIVES}
+    assert set(manifest["files"]) == {f"{name}.onnx" for name in files}
+    assert set(manifest["parity"]) == graphs | {"plan", "plan_gradient"}
     assert max(manifest["parity"].values()) < 3e-5
     assert manifest["image_size"] == [64, 64]
     assert manifest["command"] == "a command"

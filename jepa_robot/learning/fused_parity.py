@@ -1,0 +1,98 @@
+"""What the fused graphs compute, in torch: to compare them with, and to be compared in speed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor
+
+from jepa_robot.learning.fusing import Sizes
+from jepa_robot.learning.networks import Agent
+from jepa_robot.learning.terms import TERMS, all_terms
+
+CANDIDATES, DRAWS, HORIZON = 7, 2, 4
+
+
+def imagined_costs(agent: Agent, sizes: Sizes, inputs: Mapping[str, Tensor]) -> Tensor:
+    """``plan.onnx``'s costs ``[N, K]``, of its inputs by name."""
+    actions, z = inputs["actions"], inputs["z"]
+    count, draws, horizon = z.shape[:3]
+    state = inputs["state"].expand(count, sizes.state).repeat_interleave(draws, dim=0)
+    actions = actions.repeat_interleave(draws, dim=0)
+    z = z.flatten(0, 1)
+    weights, steps = inputs["weights"], inputs["step_weights"]
+    known = (inputs[name] for name in ("goal_latent", "goal_position", "lower", "upper"))
+    goal_latent, goal_position, lower, upper = known
+    total = torch.zeros(len(state))
+    for step in range(horizon):
+        state = agent.predictor(state, actions[:, step], z[:, step])
+        latent = state[:, sizes.proprioception :]
+        position = agent.readout(latent) / sizes.unit if sizes.goal else latent[:, :0]
+        terms = all_terms(
+            state[:, : sizes.joints],
+            actions[:, step],
+            latent,
+            position,
+            goal_latent,
+            goal_position / sizes.unit,
+            lower,
+            upper,
+        )
+        total = total + steps[step] * (terms @ weights[:-1])
+    if agent.critic.is_trained:
+        goal = inputs["goal_encoded"].expand(len(state), -1)
+        total = total + steps[-1] * weights[-1] * agent.critic(state, goal)
+    return total.unflatten(0, (count, draws))
+
+
+def fused_parity(folder: Path, sizes: Sizes, agent: Agent, states: Tensor) -> dict[str, float]:
+    """By fused graph, the largest difference from torch, from real states ``[M, S]``.
+
+    Of the largest value, where that is above 1.
+    """
+    inputs = _inputs(sizes, states)
+    inputs["actions"].requires_grad_(True)
+    costs = imagined_costs(agent, sizes, inputs)
+    (gradients,) = torch.autograd.grad(costs.mean(dim=1).sum(), inputs["actions"])
+    expected = {"plan": {"costs": costs}, "plan_gradient": {"costs": costs, "gradients": gradients}}
+    fed = {name: value.detach().numpy() for name, value in inputs.items()}
+    parity = {}
+    for name, outputs in expected.items():
+        file = folder / f"{name}.onnx"
+        if file.exists():
+            session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+            values = session.run(list(outputs), fed)
+            parity[name] = max(map(_difference, values, outputs.values()))
+    return parity
+
+
+def _difference(value: np.ndarray, expected: Tensor) -> float:
+    expected = expected.detach().numpy()
+    return float(np.abs(value - expected).max() / max(1.0, np.abs(expected).max()))
+
+
+def _inputs(sizes: Sizes, states: Tensor) -> dict[str, Tensor]:
+    random = torch.Generator().manual_seed(0)
+    count = min(CANDIDATES, len(states))
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=random)
+
+    limits = states[:, : sizes.joints]
+    last = states[-1, sizes.proprioception :]
+    return {
+        "state": states[:count],
+        "actions": drawn(count, HORIZON, sizes.actions).tanh(),
+        "z": drawn(count, DRAWS, HORIZON, sizes.z),
+        "goal_latent": last,
+        "goal_position": drawn(sizes.goal),
+        "goal_encoded": last,
+        "lower": limits.amin(dim=0),
+        "upper": limits.amax(dim=0),
+        "weights": drawn(len(TERMS) + 1).abs(),
+        "step_weights": drawn(HORIZON).abs(),
+    }
