@@ -119,6 +119,23 @@ def test_no_iteration_starts_that_would_end_too_late(name):
         assert 3 <= plan.iterations < 50 and clock() <= late
 
 
+def test_a_slow_moment_does_not_stop_planning_for_ever():
+    now, times = [0.0], iter([1.0, 500.0, *[1.0] * 100])
+    problem = two_masses()
+    costs = problem.costs
+
+    def slow(actions):
+        now[0] += next(times)
+        return costs(actions)
+
+    problem.costs = slow
+    made = planner("cem", iterations=2)
+    done = [
+        made.plan(problem, deadline=now[0] + 5.0, clock=lambda: now[0]).iterations for _ in range(9)
+    ]
+    assert done[0] == 2 and 0 in done and done[-3:] == [2, 2, 2]
+
+
 @pytest.mark.parametrize("name", PLANNERS)
 def test_candidates_without_a_finite_cost_lose(name):
     problem = two_masses()

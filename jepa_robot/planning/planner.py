@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import time
+from collections import deque
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +14,8 @@ from jepa_robot.planning.noise import correlated
 from jepa_robot.planning.problem import Problem
 
 ANSWERS = ("mean", "best")
-FORGETTING = 0.9  # of how long the slowest iteration took, from one plan to the next
+REMEMBERED = 20  # iterations, of how long the next one may take
+SLOW = 0.9  # the quantile of those that is expected: one that was interrupted is no rule
 NO_LIMIT = 2.0  # an action in [-1, 1] cannot change by more
 
 
@@ -189,7 +191,7 @@ class Planner(abc.ABC):
 
     def __init__(self, config: PlannerConfig, action_size: int, seed: int = 0) -> None:
         self.config, self._size = config, action_size
-        self._slowest = 0.0  # s, of an iteration
+        self._times: deque[float] = deque(maxlen=REMEMBERED)  # s, of iterations
         self.reset(seed)
 
     def reset(self, seed: int) -> None:
@@ -224,14 +226,16 @@ class Planner(abc.ABC):
         start = self._warm_start(problem.starts, shift)
         search = Search(problem, start, before, self.config.rate)
         self._begin(search, start)
-        self._slowest *= FORGETTING
         done, ended = 0, clock()
+        expected = float(np.quantile(self._times, SLOW)) if self._times else 0.0
         while done < self.config.iterations:
-            if deadline is not None and ended + self._slowest > deadline:
+            if deadline is not None and ended + expected > deadline:
                 break
             self._improve(search, done)
             done, began, ended = done + 1, ended, clock()
-            self._slowest = max(self._slowest, ended - began)
+            self._times.append(ended - began)
+        if not done and self._times:
+            self._times.popleft()  # or a slow moment would stop it for ever
         if done and not np.isfinite(search.best_cost).all():
             raise ValueError("no candidate has a finite cost, expected at least one")
         chosen = self._answer(search) if done else search.best
