@@ -72,6 +72,31 @@ class Results:
                     rows.append(Row(f"{name}: {title}", value, unit, seeds, count, **source))
         return rows
 
+    def differences(self, reference: str, margin: float) -> list[Row]:
+        """Success less that of a reference policy on the same goals, in points, with an interval.
+
+        Non-inferior is what is at most so many points worse, with 95 % confidence.
+        """
+        kept = [json.loads(path.read_text()) for path in self._folder.glob("result_*.json")]
+        by_name = {(one["cell"], one["policy"], one["seed"]): one for one in kept}
+        rng, rows = np.random.default_rng(0), []
+        for (cell, policy, seed), one in sorted(by_name.items()):
+            other = by_name.get((cell, reference, seed))
+            if other is None or policy == reference:
+                continue
+            count = min(len(one["successes"]), len(other["successes"]))
+            ends = [np.array(each["successes"][:count], float) for each in (one, other)]
+            change = 100 * (ends[0] - ends[1])
+            means = rng.choice(change, (DRAWS, count)).mean(axis=1)
+            low, high = map(float, np.quantile(means, [0.025, 0.975]))
+            verdict = "non-inferior" if low > -margin else "not shown to be non-inferior"
+            name, against = f"{cell}: {policy}: success, difference", f"{reference}; {verdict}"
+            source = {"machine": one["machine"], "commit": one["commit"]}
+            rows.append(
+                Row(name, float(change.mean()), "points", against, count, low, high, **source)
+            )
+        return rows
+
     def _file(self, cell: str, policy: str, seed: int) -> Path:
         name = f"result_{cell}_{policy}_{seed}.json"
         for character in " :,/":

@@ -1,0 +1,352 @@
+"""Planners: how long a decision takes, against whom, and what success which budget buys.
+
+`jepa-robot bench planning` measures the time of one decision, beside the same in torch, the bare
+matrix products and, in an environment that has them, the planners of stable-worldmodel and
+pytorch-mppi; how it grows; and success by planner and budget on goals that are the same for all.
+Success takes hours: what is done is kept under runs/planning and not done again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from _planning_peers import peers
+from _report import Report, Row
+from _seeds import DRAWS, Results
+
+from jepa_robot.evaluation import InProcessRunner, evaluate, sample_episodes
+from jepa_robot.learning.checkpoint import Samples
+from jepa_robot.learning.export import write_bundle
+from jepa_robot.learning.fused_parity import imagined_costs
+from jepa_robot.learning.fusing import Sizes
+from jepa_robot.learning.networks import Agent, AgentShape
+from jepa_robot.learning.predictors import PredictorConfig
+from jepa_robot.models import Bundle
+from jepa_robot.modules.configurator import load_task
+from jepa_robot.modules.cost import Cost, CostConfig
+from jepa_robot.modules.imagined import Imagined
+from jepa_robot.modules.world_model import WorldModel
+from jepa_robot.planning import PLANNERS, make_planner, read_planner
+from jepa_robot.robot.contract import RobotContract, load_contract
+
+RUNS = Path("runs/planning")
+TEST_SEED = 6000
+GOALS, QUICK_GOALS = 300, 3
+NON_INFERIOR = 5.0  # points of success
+ROUNDS, QUICK_ROUNDS = 40, 5
+# The same work for everyone: candidates, steps, iterations; sizes as of a reach bundle.
+WORK = {"candidates": 256, "horizon": 5, "iterations": 5, "elites": 24}
+ROBOT = "panda"
+WEIGHTS = {"goal_distance": 1.0, "effort": 0.01}
+GROWTH = {
+    "candidates": (16, 64, 256, 1024),
+    "horizon": (2, 4, 8, 16),
+    "iterations": (1, 2, 4, 8),
+}
+CELLS = {
+    "reach_panda": ("panda", "reach", "image"),
+    "push_panda": ("panda_push", "push", "position"),
+}
+# By planner: from a small to a large budget. What is not said is as the task has it, or a default.
+SAMPLES = ((16, 1), (32, 2), (128, 2), (256, 5))
+BUDGETS: dict[str, tuple[dict, ...]] = {
+    **{
+        name: tuple({"candidates": n, "iterations": i} for n, i in SAMPLES)
+        for name in ("random_shooting", "cem", "icem", "mppi", "tree_search")
+    },
+    "gradient": tuple({"candidates": n, "iterations": i} for n, i in ((1, 3), (4, 5), (16, 10))),
+    "cem_gradient": tuple(
+        {"candidates": n, "iterations": i, "elites": e} for n, i, e in ((16, 1, 4), (64, 2, 8))
+    ),
+    "ilqr": ({"iterations": 1}, {"iterations": 3}),
+}
+
+
+class Part(str, Enum):
+    """What is measured."""
+
+    speed = "speed"
+    growth = "growth"
+    success = "success"
+
+
+def main(
+    quick: Annotated[bool, typer.Option("--quick", help="Few rounds, few goals.")] = False,
+    part: Annotated[list[Part] | None, typer.Option(help="Repeat it; all by default.")] = None,
+    cell: Annotated[list[str] | None, typer.Option(help="A bundle; repeat it.")] = None,
+    planner: Annotated[list[str] | None, typer.Option(help="Of success; repeat it.")] = None,
+    goals: Annotated[int, typer.Option(help="Of success, the same for all.")] = GOALS,
+    threads: int = 1,
+    json_file: Annotated[Path | None, typer.Option("--json")] = None,
+) -> None:
+    """Measure planners."""
+    torch.set_num_threads(threads)
+    report = Report("planning")
+    parts = part or list(Part)
+    if Part.speed in parts:
+        measure_speed(report, QUICK_ROUNDS if quick else ROUNDS, threads)
+    if Part.growth in parts:
+        measure_growth(report, QUICK_ROUNDS if quick else ROUNDS, threads)
+    if Part.success in parts:
+        bench = SuccessBench(RUNS / "quick" if quick else RUNS, QUICK_GOALS if quick else goals)
+        for name, one in itertools.product(cell or CELLS, planner or BUDGETS):
+            bench.run(name, one)
+        for row in bench.rows():
+            report.add(row)
+    report.write(full=not quick, json_file=json_file, merge=True)
+
+
+@dataclass(frozen=True)
+class Work:
+    """One decision's work, the same for all: a random agent, in torch and as a bundle."""
+
+    agent: Agent
+    sizes: Sizes
+    bundle: Bundle
+    state: np.ndarray
+    goal: np.ndarray
+    folder: tempfile.TemporaryDirectory
+
+    @classmethod
+    def make(cls, threads: int) -> Work:
+        contract = load_contract(ROBOT)
+        shape = AgentShape(
+            cameras=len(contract.cameras),
+            image_size=(64, 64),
+            proprioception=2 * len(contract.joints) + 6,
+            joints=len(contract.joints),
+            actions=contract.actions.size,
+            latent=16,
+            predictor=PredictorConfig(width=256),
+        )
+        folder = tempfile.TemporaryDirectory()
+        agent, path = _random_agent(shape, contract), Path(folder.name) / "random"
+        about = {"name": "random", "data": {}, "command": "", "results": {}}
+        samples = Samples(
+            images=torch.randint(0, 255, (8, shape.cameras, 64, 64, 3), dtype=torch.uint8),
+            proprioception=torch.zeros(8, 2 * shape.joints),
+            actions=torch.rand(8, shape.actions),
+        )
+        write_bundle(agent, samples, path, {**contract.interface(), **about})
+        sizes = Sizes.of(shape, len(contract.joints), 0.1)
+        state = 0.1 * np.random.default_rng(0).standard_normal((1, shape.state))
+        bundle = Bundle(path, threads, "cpu")
+        goal = np.array([0.5, 0.1, 0.3], np.float32)
+        return cls(agent, sizes, bundle, state.astype(np.float32), goal, folder)
+
+    def problem(self, horizon: int) -> Imagined:
+        """In the fused graphs."""
+        cost = Cost(self.bundle, load_contract(ROBOT))
+        section = {"weights": WEIGHTS, "goal": {"position": self.goal}}
+        cost.configure(CostConfig.for_bundle(section, self.bundle))
+        weights = np.ones(horizon, np.float32)
+        return Imagined(self.bundle, WorldModel(self.bundle), cost, self.state, None, weights)
+
+    def torch_costs(self, actions: torch.Tensor) -> torch.Tensor:
+        """The same in torch: ``[N]`` of ``[N, H, A]``."""
+        count, horizon = actions.shape[:2]
+        inputs = {**self._known, "actions": actions, "step_weights": torch.ones(horizon)}
+        inputs["z"] = torch.zeros(count, 1, horizon, 0)
+        return imagined_costs(self.agent, self.sizes, inputs)[:, 0]
+
+    def stage_costs(self, states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """What states cost that actions led to, in torch: ``[N]``."""
+        place = self.agent.readout(states[:, self.sizes.proprioception :])
+        away = (place - torch.from_numpy(self.goal)) / self.sizes.unit
+        distance = WEIGHTS["goal_distance"] * away.square().sum(dim=1).sqrt()
+        return distance + WEIGHTS["effort"] * actions.square().sum(dim=1)
+
+    @cached_property
+    def _known(self) -> dict[str, torch.Tensor]:
+        limits = load_contract(ROBOT).limits
+        weights = [WEIGHTS.get(term, 0.0) for term in self.bundle.terms]
+        known = {
+            "state": self.state,
+            "goal_latent": np.zeros(self.sizes.latent),
+            "goal_encoded": np.zeros(self.sizes.latent),
+            "goal_position": self.goal,
+            "lower": limits("lower"),
+            "upper": limits("upper"),
+            "weights": np.array(weights),
+        }
+        return {name: torch.from_numpy(np.float32(value)) for name, value in known.items()}
+
+    def products(self, candidates: int, horizon: int, iterations: int) -> Callable[[], None]:
+        """The bare matrix products of as much work."""
+        agent, rows = self.agent, candidates * horizon
+        layers = [(layer, candidates) for layer in _matrices(agent.predictor)] * horizon
+        layers += [(layer, rows) for layer in _matrices(agent.readout)]
+        pairs = [
+            (torch.randn(count, layer.shape[1]), layer.detach().t().contiguous())
+            for layer, count in layers
+        ]
+
+        @torch.inference_mode()
+        def multiply() -> None:
+            for _ in range(iterations):
+                for one, other in pairs:
+                    one @ other
+
+        return multiply
+
+
+def _random_agent(shape: AgentShape, contract: RobotContract) -> Agent:
+    torch.manual_seed(0)
+    agent = Agent(shape).eval()
+    agent.body.know(contract)
+    return agent
+
+
+def _matrices(module: torch.nn.Module) -> list[torch.Tensor]:
+    return [parameter for parameter in module.parameters() if parameter.dim() == 2]
+
+
+class TorchProblem:
+    """What `Imagined` is, in torch."""
+
+    starts, has_policy, has_gradients = 1, False, False
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    @torch.inference_mode()
+    def costs(self, actions: np.ndarray) -> np.ndarray:
+        return self._work.torch_costs(torch.from_numpy(actions[0]))[None].numpy()
+
+
+def measure_speed(report: Report, rounds: int, threads: int) -> None:
+    """One decision, in turns: medians, and median ratios to ours."""
+    work = Work.make(threads)
+    horizon = WORK["horizon"]
+    ours = make_planner(*read_planner({"name": "cem", **WORK}), work.sizes.actions)
+    eager = make_planner(*read_planner({"name": "cem", **WORK}), work.sizes.actions)
+    problem, in_torch = work.problem(horizon), TorchProblem(work)
+    size = {key: WORK[key] for key in ("candidates", "horizon", "iterations")}
+    tried: dict[str, Callable[[], object]] = {
+        "ours": lambda: ours.plan(problem),
+        "ours, in torch": lambda: eager.plan(in_torch),
+        "matrix products alone": work.products(**size),
+        **peers(
+            work.torch_costs,
+            work.agent.predictor,
+            work.stage_costs,
+            torch.from_numpy(work.state[0]),
+            work.sizes.actions,
+            **WORK,
+        ),
+    }
+    times = _in_turns(tried, rounds)
+    title = f"speed, {threads} thread(s), {'x'.join(map(str, size.values()))}"
+    for name, taken in times.items():
+        value = 1000 * float(np.median(taken))
+        report.add(Row(f"{title}, {name}: a decision", value, "ms", n=rounds))
+        if name != "ours":
+            ratio, low, high = _ratio(taken, times["ours"])
+            report.add(Row(f"{title}, {name}: times ours", ratio, "", "ours", rounds, low, high))
+
+
+def measure_growth(report: Report, rounds: int, threads: int) -> None:
+    """How long a decision takes by candidates, steps and iterations."""
+    work = Work.make(threads)
+    for key, values in GROWTH.items():
+        tried = {}
+        for value in values:
+            settings = {**WORK, key: value}
+            settings["elites"] = min(settings["elites"], settings["candidates"])
+            planner = make_planner(*read_planner(settings), work.sizes.actions)
+            problem = work.problem(settings["horizon"])
+            tried[value] = lambda planner=planner, problem=problem: planner.plan(problem)
+        times = {value: np.median(taken) for value, taken in _in_turns(tried, rounds).items()}
+        slope, begin = np.polyfit(list(times), list(times.values()), 1)
+        title = f"growth, {threads} thread(s), {key}"
+        for value, taken in times.items():
+            report.add(Row(f"{title} {value}: a decision", 1000 * taken, "ms", n=rounds))
+        report.add(Row(f"{title}: each", 1000 * slope, "ms", n=rounds))
+        report.add(Row(f"{title}: beside", 1000 * begin, "ms", n=rounds))
+
+
+def _in_turns(tried: dict[object, Callable[[], object]], rounds: int) -> dict[object, np.ndarray]:
+    """Seconds that each took, round by round; one more round first, to warm up."""
+    times = {name: [] for name in tried}
+    for turn, (name, call) in itertools.product(range(rounds + 1), tried.items()):
+        begin = time.perf_counter()
+        call()
+        if turn:
+            times[name].append(time.perf_counter() - begin)
+    return {name: np.array(taken) for name, taken in times.items()}
+
+
+def _ratio(taken: np.ndarray, ours: np.ndarray) -> tuple[float, float, float]:
+    """The median of ratios in the same round, and its interval by a bootstrap over rounds."""
+    ratios, rng = taken / ours, np.random.default_rng(0)
+    draws = np.median(rng.choice(ratios, (DRAWS, len(ratios))), axis=1)
+    return float(np.median(ratios)), *map(float, np.quantile(draws, [0.025, 0.975]))
+
+
+class SuccessBench:
+    """Success by planner and budget, on the same goals."""
+
+    def __init__(self, folder: Path, goals: int) -> None:
+        self._folder, self._goals = folder, goals
+        self._results = Results(folder)
+
+    def run(self, cell: str, planner: str) -> None:
+        """All budgets of a planner, smallest first; and the task's own settings."""
+        robot, task, goal = CELLS[cell]
+        contract, bundle, shipped = load_contract(robot), Bundle(cell), load_task(task)
+        tried = {"as shipped": shipped.planner}
+        for budget in BUDGETS[planner]:
+            tried[_title(planner, budget)] = _settings(shipped.planner, planner, budget)
+        judge, episodes = sample_episodes(contract, task, self._goals, TEST_SEED)
+        for title, settings in tried.items():
+            if self._results.has(cell, title, 0):
+                continue
+            runner = InProcessRunner(
+                contract, bundle, replace(shipped, planner=settings), judge, "2", goal
+            )
+            try:
+                result = evaluate(runner, contract, episodes, TEST_SEED)
+            finally:
+                runner.close()
+            median = result["decision_ms"]["median"]
+            self._results.put(cell, title, 0, result["successes"], decision_ms=median)
+
+    def rows(self) -> list[Row]:
+        """Of everything that was kept; with the difference to the task's own settings."""
+        return self._results.rows(
+            {"decision_ms": ("a decision", "ms")}
+        ) + self._results.differences("as shipped", NON_INFERIOR)
+
+
+def _title(planner: str, budget: dict) -> str:
+    numbers = [str(budget[key]) for key in ("candidates", "iterations") if key in budget]
+    return f"{planner} {'x'.join(numbers)}"
+
+
+def _settings(shipped: dict, planner: str, budget: dict) -> dict:
+    """A planner's settings: those of the task's planner that it knows too, and the budget."""
+    known = {field for field in PLANNERS[planner].Config.__dataclass_fields__}
+    settings = {key: value for key, value in shipped.items() if key in known}
+    settings |= {"name": planner, **budget}
+    count = settings.get("candidates", PLANNERS[planner].Config.candidates)
+    seeds = shipped.get("seeds", 0)
+    if seeds:
+        settings["seeds"] = max(1, min(count, round(count * seeds / shipped["candidates"])))
+    if "elites" in known:
+        settings["elites"] = min(settings.get("elites", count), max(1, count // 8))
+    return settings
+
+
+if __name__ == "__main__":
+    typer.run(main)
