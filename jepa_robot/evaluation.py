@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from jepa_robot.models import Bundle
+from jepa_robot.modules.actor import AUTO, MODE_1, MODE_2
 from jepa_robot.modules.agent import InProcessAgent
 from jepa_robot.modules.configurator import Task
 from jepa_robot.robot.contract import RobotContract
@@ -26,7 +27,8 @@ from jepa_robot_sim.tasks import make_task
 from jepa_robot_sim.world import ArmWorld, Frame
 
 BASELINES = ("random", "hold", "blind", "oracle")
-MODES = ("1", "2", *BASELINES)
+ACTING = {"1": MODE_1, "2": MODE_2, "auto": AUTO}
+MODES = (*ACTING, *BASELINES)
 GOALS = ("image", "position")
 CONFIDENCE = 1.959964  # standard deviations that hold 95 % of a normal distribution
 
@@ -41,6 +43,7 @@ class EpisodeResult:
         any_time_success: whether any frame would have been a good end.
         actions: ``[frames, A]``.
         decision_times: s.
+        planned: share of the decisions that were planned; None if that is not known.
     """
 
     distance: float
@@ -48,6 +51,7 @@ class EpisodeResult:
     any_time_success: bool
     actions: np.ndarray
     decision_times: tuple[float, ...]
+    planned: float | None = None
 
 
 class Runner(Protocol):
@@ -128,7 +132,8 @@ class InProcessRunner:
             actions.append(action)
             frame = self._world.step(action)
             labels.append(frame.labels)
-        return judge_episode(self.judge, labels, episode, actions, times)
+        result = judge_episode(self.judge, labels, episode, actions, times)
+        return result if self._mode in BASELINES else replace(result, planned=self._agent.planned)
 
     def _decider(
         self, episode: Episode, images: list[np.ndarray], seed: int
@@ -136,7 +141,7 @@ class InProcessRunner:
         if self._mode in BASELINES:
             policy = BaselinePolicy(self._mode, self._contract, self.judge, episode, seed)
             return lambda frame: policy.act(frame.labels)[0]
-        task = replace(self._task, mode=int(self._mode))
+        task = replace(self._task, mode=ACTING[self._mode])
         configurator = self._agent.configurator
         if self._goal == "image":
             self._agent.begin(configurator.with_image(task, images))
@@ -177,8 +182,8 @@ def evaluate(
 
     Returns:
         ``success_rate`` with its Wilson 95 % interval ``low``, ``high``; ``any_time_success_rate``;
-        ``successes`` and ``distances`` (m) at the end; ``decision_ms``; and ``actions_sha256``,
-        equal for equal actions.
+        ``successes`` and ``distances`` (m) at the end; ``decision_ms``; ``actions_sha256``, equal
+        for equal actions; and ``planned_share`` of the decisions, in process.
     """
     camera_man = SimulatedArm(contract, scene=runner.judge.scene)
     results = []
@@ -210,7 +215,13 @@ def evaluate(
             "p99": float(np.percentile(times, 99)),
         },
         "actions_sha256": digest.hexdigest(),
+        **_planned(results),
     }
+
+
+def _planned(results: Sequence[EpisodeResult]) -> dict:
+    shares = [result.planned for result in results]
+    return {} if None in shares else {"planned_share": float(np.mean(shares))}
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from jepa_robot.robot.contract import load_contract
 
 COMPOSITIONS = ("processes", "single")
 CLOCKS = ("realtime", "lockstep")
-MODES = (0, 1, 2)
+MODES = (0, 1, 2, 3)
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 JAZZY_RCLPY = 7  # major version
 NAMESPACE = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?", re.ASCII)
@@ -36,10 +36,10 @@ class Settings:
     """What a user chooses about the graph.
 
     ``model`` empty is no agent: the safety stage alone, for first motions by hand. ``mode`` 0
-    leaves the mode to the task. ``simulator`` is None for a robot that is already up, else
-    ``realtime`` or ``lockstep``. ``scene`` is the simulator's, by the name of a task that it knows,
-    empty for that of ``task``, with ``distractors`` in it. ``composition`` ``single`` runs the six
-    modules in one process; the safety stage always has its own. ``provider``: what runs the
+    leaves the mode to the task, 3 is auto. ``simulator`` is None for a robot that is already up,
+    else ``realtime`` or ``lockstep``. ``scene`` is the simulator's, by the name of a task that it
+    knows, empty for that of ``task``, with ``distractors`` in it. ``composition`` ``single`` runs
+    the six modules in one process; the safety stage always has its own. ``provider``: what runs the
     bundle's graphs, ``auto`` for the GPU where there is one. ``dry_run``: nothing is commanded.
     ``remappings``: by node, the topics that it knows by another name.
     """

@@ -61,7 +61,12 @@ AGENT = (
         DEFAULT.task,
         "Task to start with: a shipped name, a YAML file, or YAML; empty for none.",
     ),
-    Argument("mode", DEFAULT.mode, "1 reacts, 2 plans, 0 does as the task says.", graph.MODES),
+    Argument(
+        "mode",
+        DEFAULT.mode,
+        "1 reacts, 2 plans, 3 plans where it has to, 0 does as the task says.",
+        graph.MODES,
+    ),
     Argument("namespace", DEFAULT.namespace, "Of all nodes and topics."),
     Argument(
         "use_sim_time",

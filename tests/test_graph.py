@@ -111,9 +111,10 @@ def test_the_environment_makes_ros_from_wheels_find_itself():
     ("field", "value", "expected"),
     [
         ("composition", "double", "processes"),
-        ("mode", 3, "[0, 1, 2]"),
+        ("mode", 4, "[0, 1, 2, 3]"),
         ("simulator", "gazebo", "lockstep"),
         ("log_level", "loud", "warn"),
+        ("provider", "magic", "tensorrt"),
         ("namespace", "arm-1", "underscores"),
         ("params_file", "/nowhere.yaml", "a file"),
     ],

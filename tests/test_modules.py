@@ -170,11 +170,12 @@ def test_cost_sections_are_checked(section, says, bundle):
 @pytest.mark.parametrize(
     ("section", "says"),
     [
-        ({"mode": 3}, "actor.mode is 3"),
+        ({"mode": 4}, "actor.mode is 4"),
         ({"mode": 1}, "goal_latent is missing, expected one in mode 1"),
         ({"planner": {"name": "magic"}}, "planner.name is 'magic', expected one of"),
         ({"planner": {"colour": 1}}, "planner.colour is unknown to cem, expected one of"),
         ({"seed": -1}, "actor.seed is -1"),
+        ({"auto": {"look": -1}}, "auto.look is -1, expected a whole number from 0"),
         ({"replan": "never"}, "actor.replan is 'never'"),
     ],
 )

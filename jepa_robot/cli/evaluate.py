@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from jepa_robot import graph
-from jepa_robot.evaluation import BASELINES, InProcessRunner, evaluate, sample_episodes
+from jepa_robot.evaluation import ACTING, InProcessRunner, evaluate, sample_episodes
 from jepa_robot.models import Bundle
 from jepa_robot.modules.actor import OFF
 from jepa_robot.modules.configurator import Task, load_task, task_text
@@ -90,7 +90,7 @@ def _through_ros(
     from jepa_robot.nodes.evaluation import RosRunner
     from jepa_robot.processes import ProcessGroup
 
-    text = task_text(replace(task, mode=OFF if mode in BASELINES else int(mode)))
+    text = task_text(replace(task, mode=ACTING.get(mode, OFF)))
     with tempfile.TemporaryDirectory(prefix="jepa_robot_") as folder:
         logs = Path(folder)
         group = ProcessGroup(settings, logs)

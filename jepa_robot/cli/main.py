@@ -256,7 +256,9 @@ def up(
         ),
     ] = "reach_panda",
     task: Annotated[str, typer.Option(help="Task to start with; empty for none.")] = "reach",
-    mode: Annotated[int, typer.Option(min=0, max=2, help="1 or 2; 0 as the task says.")] = 0,
+    mode: Annotated[
+        int, typer.Option(min=0, max=3, help="1 or 2, 3 for auto; 0 as the task says.")
+    ] = 0,
     sim: Annotated[bool, typer.Option("--sim", help="With a simulated robot.")] = False,
     clock: Annotated[Clock, typer.Option(help="The simulator's.")] = Clock.realtime,
     gui: Annotated[bool, typer.Option("--gui", help="Open the simulator's window.")] = False,

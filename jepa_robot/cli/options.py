@@ -37,6 +37,7 @@ class Mode(str, Enum):
 
     mode_1 = "1"
     mode_2 = "2"
+    auto = "auto"
     random = "random"
     hold = "hold"
     blind = "blind"

@@ -10,11 +10,12 @@ import numpy as np
 from jepa_robot.models import Bundle
 from jepa_robot.modules.cost import Cost, InvalidConfiguration, optional
 from jepa_robot.modules.imagined import Imagined
+from jepa_robot.modules.switch import Switch, SwitchConfig
 from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.planning import Plan, PlannerConfig, make_planner, read_planner
 
-OFF, MODE_1, MODE_2 = 0, 1, 2
-MODES = (OFF, MODE_1, MODE_2)
+OFF, MODE_1, MODE_2, AUTO = 0, 1, 2, 3
+MODES = (OFF, MODE_1, MODE_2, AUTO)
 REPLANNING = ("observation", "continuous")
 
 
@@ -28,6 +29,7 @@ class ActorConfig:
     seed: int
     replan: str
     goal_latent: np.ndarray | None
+    auto: SwitchConfig
 
     @classmethod
     def from_section(cls, section: Mapping, latent_size: int) -> ActorConfig:
@@ -49,9 +51,10 @@ class ActorConfig:
             raise InvalidConfiguration(f"actor.seed is {seed!r}, expected a whole number from 0")
         latent = optional("actor.goal_latent", section.get("goal_latent"), latent_size)
         name, planner = planner_config(section.get("planner", {}))
-        if mode == MODE_1 and latent is None:
-            raise InvalidConfiguration("actor.goal_latent is missing, expected one in mode 1")
-        return cls(mode, name, planner, seed, replan, latent)
+        if mode in (MODE_1, AUTO) and latent is None:
+            raise InvalidConfiguration(f"actor.goal_latent is missing, expected one in mode {mode}")
+        auto = switch_config(section.get("auto", {}))
+        return cls(mode, name, planner, seed, replan, latent, auto)
 
 
 def planner_config(section: Mapping) -> tuple[str, PlannerConfig]:
@@ -62,6 +65,18 @@ def planner_config(section: Mapping) -> tuple[str, PlannerConfig]:
     """
     try:
         return read_planner(section)
+    except ValueError as error:
+        raise InvalidConfiguration(str(error)) from error
+
+
+def switch_config(section: Mapping) -> SwitchConfig:
+    """Mode auto's thresholds.
+
+    Raises:
+        InvalidConfiguration: unknown field, or a value out of range.
+    """
+    try:
+        return SwitchConfig.from_section(section)
     except ValueError as error:
         raise InvalidConfiguration(str(error)) from error
 
@@ -85,6 +100,17 @@ class Actor:
         self.config = config
         size = self._bundle.action_size
         self._planner = make_planner(config.planner_name, config.planner, size, config.seed)
+        self.switch = Switch(config.auto)
+        self._done: np.ndarray | None = None
+        self._expected: np.ndarray | None = None
+        self._since_plan = 0
+
+    @property
+    def planned(self) -> float:
+        """The share of the decisions since the configuration that were planned."""
+        if self.config.mode != AUTO:
+            return float(self.config.mode == MODE_2)
+        return self.switch.plans / max(self.switch.decisions, 1)
 
     def react(self, state: np.ndarray) -> np.ndarray:
         """Mode-1: ``[1, A]`` for a state ``[1, S]``."""
@@ -98,8 +124,11 @@ class Actor:
         deadline: float | None = None,
         before: np.ndarray | None = None,
     ) -> Plan:
-        """Mode-2: plans from states ``[B, S]``; the rest is as in `Planner.plan`."""
-        config = self.config
+        """Mode-2: plans from states ``[B, S]``; the rest is as in `Planner.plan`.
+
+        Without ``before`` what was done last is that, from a single state.
+        """
+        config, self._since_plan = self.config, 0
         problem = Imagined(
             self._bundle,
             self._world_model,
@@ -108,8 +137,43 @@ class Actor:
             config.goal_latent,
             config.planner.weights(),
         )
+        before = self._done if before is None and len(state) == 1 else before
         return self._planner.plan(problem, shift, deadline, before)
 
+    def wants_plan(self, state: np.ndarray) -> bool:
+        """Whether an observed state ``[1, S]`` is to be planned from; ask once for each.
+
+        In mode auto that is where it is a surprise after the action that was given, where policy
+        and plan disagreed lately, or now and then to compare them.
+        """
+        if self.config.mode != AUTO:
+            return self.config.mode == MODE_2
+        surprise = 0.0
+        if self._expected is not None:
+            surprise = self._world_model.surprise(self._expected, state)
+        self._since_plan += 1
+        return self.switch.wants_plan(surprise)
+
+    def choose(self, state: np.ndarray, plan: np.ndarray) -> np.ndarray:
+        """What to do: a plan ``[H, A]``, or in mode auto what the policy does, ``[1, A]``."""
+        if self.config.mode != AUTO:
+            return plan
+        reaction = self.react(state)
+        self.switch.compare(float(np.sqrt(np.mean((reaction - plan[:1]) ** 2))))
+        return plan if self.switch.is_engaged else reaction
+
     def act(self, state: np.ndarray) -> np.ndarray:
-        """What the mode in force does: ``[1, A]`` in Mode-1, ``[H, A]`` in Mode-2."""
-        return self.plan(state).actions[0] if self.config.mode == MODE_2 else self.react(state)
+        """What the mode in force does: ``[1, A]`` of the policy, or a plan ``[H, A]``."""
+        if not self.wants_plan(state):
+            rows = self.react(state)
+        else:
+            shift = max(self._since_plan, 1)
+            rows = self.choose(state, self.plan(state, shift).actions[0])
+        self.acted(state, rows[:1])
+        return rows
+
+    def acted(self, state: np.ndarray, action: np.ndarray) -> None:
+        """Take note of what was done ``[1, A]`` in a state: what comes of it may surprise."""
+        self._done = action
+        if self.config.mode == AUTO:
+            self._expected = self._world_model.predict(state, action)

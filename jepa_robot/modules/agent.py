@@ -36,6 +36,11 @@ class InProcessAgent:
         self._actor.configure(ActorConfig.from_section(sections["actor"], size))
         self._perception.forget()
 
+    @property
+    def planned(self) -> float:
+        """The share of the decisions since `begin` that were planned."""
+        return self._actor.planned
+
     def act(self, observation: Observation) -> np.ndarray:
         """The action ``[A]`` that answers an observation."""
         return self._actor.act(self._perception.encode(observation))[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,14 @@ import yaml
 
 from jepa_robot import resources
 from jepa_robot.models import Bundle
-from jepa_robot.modules.actor import MODES, REPLANNING, planner_config
+from jepa_robot.modules.actor import (
+    AUTO,
+    MODE_2,
+    MODES,
+    REPLANNING,
+    planner_config,
+    switch_config,
+)
 from jepa_robot.modules.cost import InvalidConfiguration, finite
 from jepa_robot.modules.perception import Perception
 from jepa_robot.robot.contract import RobotContract
@@ -41,6 +48,7 @@ class Task:
     planner: dict
     seed: int = 0
     replan: str = REPLANNING[0]
+    auto: dict = field(default_factory=dict)
     goal_position: tuple[float, ...] | None = None
     goal_latent: tuple[float, ...] | None = None
     goal_label: str = LABELS[0]
@@ -91,7 +99,7 @@ class Configuration:
 
 def task_text(task: Task) -> str:
     """A task without its goal as YAML, which :func:`load_task` reads."""
-    fields = ("name", "mode", "weights", "planner", "seed", "replan")
+    fields = ("name", "mode", "weights", "planner", "seed", "replan", "auto")
     plain = {field: getattr(task, field) for field in fields}
     return yaml.safe_dump({**plain, "goal": {"label": task.goal_label}})
 
@@ -115,13 +123,15 @@ def load_task(text: str) -> Task:
 def _read(section: Section) -> Task:
     if section.value("schema", SCHEMA) != SCHEMA:
         raise section.fail("schema", f"{SCHEMA}, the task version that this release reads")
-    mode = section.integer("mode", 2)
+    mode = AUTO if section.value("mode", MODE_2) == "auto" else section.integer("mode", MODE_2)
     if mode not in MODES:
-        raise section.fail("mode", f"one of {list(MODES)}")
-    planner = section.value("planner", {})
-    if not isinstance(planner, dict):
-        raise section.fail("planner", "a mapping")
+        raise section.fail("mode", f"one of {list(MODES)}, or auto")
+    planner, auto = section.value("planner", {}), section.value("auto", {})
+    for name, value in (("planner", planner), ("auto", auto)):
+        if not isinstance(value, dict):
+            raise section.fail(name, "a mapping")
     planner_config(planner)
+    switch_config(auto)
     weights = section.section("weights", {})
     goal = section.section("goal", {})
     task = Task(
@@ -131,6 +141,7 @@ def _read(section: Section) -> Task:
         planner=planner,
         seed=section.integer("seed", 0),
         replan=section.text("replan", REPLANNING[0], choices=REPLANNING),
+        auto=auto,
         goal_position=goal.numbers("position", 3, None),
         goal_label=goal.text("label", LABELS[0], choices=LABELS),
     )
@@ -204,6 +215,7 @@ class Configurator:
                 "planner": task.planner,
                 "seed": task.seed,
                 "replan": task.replan,
+                "auto": task.auto,
                 "goal_latent": latent,
             },
             "memory": {},

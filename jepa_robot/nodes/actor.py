@@ -10,7 +10,7 @@ import numpy as np
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import Image
 
-from jepa_robot.modules.actor import MODE_1, MODE_2, OFF, Actor, ActorConfig
+from jepa_robot.modules.actor import AUTO, MODE_2, OFF, Actor, ActorConfig
 from jepa_robot.modules.cost import Cost, CostConfig
 from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.nodes import messages
@@ -19,6 +19,7 @@ from jepa_robot.nodes.messages import COMMAND
 from jepa_robot.nodes.runtime import ANSWERING, PLANNING, main, schedule
 
 DEADLINE = 0.8  # of a time step: when an any-time planner has to answer, on real time
+PLANNING_MODES = (MODE_2, AUTO)
 DURATION_MEMORY = 0.9  # of the running mean of planning times
 
 
@@ -53,6 +54,7 @@ class ActorNode(AgentNode):
         self._busy_since: float | None = None
         self._last: PublishedPlan | None = None
         self._duration = 0.0  # s, running mean
+        self._wanted: tuple[int, bool] | None = None  # whether an observation asks for a plan
         self._plans = self._unimproved = 0
         self._taken_up = 0  # configurations so far: a plan belongs to the one it began under
 
@@ -88,12 +90,11 @@ class ActorNode(AgentNode):
         with self._wake:
             self._actor.configure(parsed[0])
             self._cost.configure(parsed[1])
-            self._task = None
-            self._last = None
+            self._task = self._last = self._wanted = None
             self._taken_up += 1
         self.diagnostics.values["mode"] = parsed[0].mode
         horizon, trained = parsed[0].planner.horizon, self.bundle.trained_horizon
-        if parsed[0].mode == MODE_2 and trained and horizon > trained:
+        if parsed[0].mode in PLANNING_MODES and trained and horizon > trained:
             self.diagnostics.warn(
                 f"planner.horizon is {horizon}, further than the {trained} steps that the world "
                 "model was trained on"
@@ -105,20 +106,34 @@ class ActorNode(AgentNode):
             message, "state", self.bundle.state_size, frame_id=self.bundle.id
         )
         self.configure_for(stamp)
-        mode = self._actor.config.mode
-        if mode == OFF:
+        if self._actor.config.mode == OFF:
             return
-        if mode == MODE_1 or (self._is_planner_late() and self._can_react()):
-            self._publish(self._action, self._actor.react(state), stamp)
-        if mode == MODE_2:
+        wants_plan = self._wants_plan(stamp, state)
+        if not wants_plan or (self._is_planner_late() and self._can_react()):
+            reaction = self._actor.react(state)
+            self._publish(self._action, reaction, stamp)
+            self._actor.acted(state, reaction)
+        if wants_plan:
             with self._wake:
                 self._task = (stamp, state)
                 self._wake.notify()
 
+    def _wants_plan(self, stamp: int, state: np.ndarray) -> bool:
+        """Asked once for an observation, also where it is sent again."""
+        if self._wanted is None or self._wanted[0] != stamp:
+            self._wanted = (stamp, self._actor.wants_plan(state))
+            if self._actor.config.mode == AUTO:
+                self.diagnostics.values |= {
+                    "engaged": self._actor.switch.is_engaged,
+                    "planned_share": round(self._actor.planned, 3),
+                }
+        return self._wanted[1]
+
     @property
     def _replans_continuously(self) -> bool:
         """Only on real time: in lock-step one observation has one answer."""
-        return self._actor.config.replan == "continuous" and not self.is_lockstep
+        config = self._actor.config
+        return config.replan == "continuous" and config.mode == MODE_2 and not self.is_lockstep
 
     def _can_react(self) -> bool:
         return self._actor.config.goal_latent is not None
@@ -140,7 +155,7 @@ class ActorNode(AgentNode):
                     return
                 task = self._task or task
                 self._task = None
-                is_planning = self._actor.config.mode == MODE_2
+                is_planning = self._actor.config.mode in PLANNING_MODES
                 taken_up = self._taken_up
             if not is_planning:
                 task = None
@@ -166,12 +181,14 @@ class ActorNode(AgentNode):
         in_flight = self._rows_in_flight(last, passed)
         if len(in_flight):
             state = self._model.rollout(state, in_flight[None])[:, -1]
-        before = self._before(last, passed, in_flight)
+        before = in_flight[-1:] if len(in_flight) else None
         made = self._actor.plan(state, passed, deadline, before)
         self._duration = DURATION_MEMORY * self._duration + (1 - DURATION_MEMORY) * (
             time.monotonic() - begin
         )
-        plan = PublishedPlan(stamp, np.concatenate([in_flight, made.actions[0]]))
+        rows = self._actor.choose(state, made.actions[0])
+        self._actor.acted(state, rows[:1])
+        plan = PublishedPlan(stamp, np.concatenate([in_flight, rows]))
         with self._wake:
             if taken_up != self._taken_up:
                 return  # made under a configuration that is no longer in force
@@ -194,18 +211,6 @@ class ActorNode(AgentNode):
             return np.zeros((0, self.bundle.action_size), np.float32)
         indices = np.minimum(np.arange(passed, passed + steps), len(last.rows) - 1)
         return last.rows[indices]
-
-    @staticmethod
-    def _before(
-        last: PublishedPlan | None, passed: int, in_flight: np.ndarray
-    ) -> np.ndarray | None:
-        """``[1, A]``: the action before the first that is planned; None if nothing is known."""
-        if len(in_flight):
-            return in_flight[-1:]
-        if last is None or not passed:
-            return None
-        row = min(passed, len(last.rows)) - 1
-        return last.rows[row : row + 1]
 
     def _publish_plan(self, plan: PublishedPlan) -> None:
         self._publish(self._plan, plan.rows, plan.stamp)

@@ -33,7 +33,7 @@ def wait_for_more(client, stamps, what):
     client.wait(lambda: len(stamps) > count + 2, what)
 
 
-@pytest.mark.parametrize("mode", ["1", "2"])
+@pytest.mark.parametrize("mode", ["1", "2", "auto"])
 def test_ros_and_in_process_give_the_same_actions_to_the_bit(domain, tiny, mode):
     def evaluate(through_ros, composition):
         return run_evaluation(
