@@ -43,6 +43,8 @@ from jepa_robot.robot.contract import RobotContract, load_contract
 RUNS = Path("runs/planning")
 TEST_SEED = 6000
 GOALS, QUICK_GOALS = 300, 3
+REFERENCE = "as shipped"
+FIGURES = {"decision_ms": ("a decision", "ms"), "planned": ("planned decisions", "%")}
 NON_INFERIOR = 5.0  # points of success
 ROUNDS, QUICK_ROUNDS = 40, 5
 # The same work for everyone: candidates, steps, iterations; sizes as of a reach bundle.
@@ -79,6 +81,7 @@ class Part(str, Enum):
     speed = "speed"
     growth = "growth"
     success = "success"
+    modes = "modes"
 
 
 def main(
@@ -98,12 +101,15 @@ def main(
         measure_speed(report, QUICK_ROUNDS if quick else ROUNDS, threads)
     if Part.growth in parts:
         measure_growth(report, QUICK_ROUNDS if quick else ROUNDS, threads)
-    if Part.success in parts:
-        bench = SuccessBench(RUNS / "quick" if quick else RUNS, QUICK_GOALS if quick else goals)
-        for name, one in itertools.product(cell or CELLS, planner or BUDGETS):
-            bench.run(name, one)
-        for row in bench.rows():
-            report.add(row)
+    bench = SuccessBench(RUNS / "quick" if quick else RUNS, QUICK_GOALS if quick else goals)
+    for name in cell or CELLS:
+        if Part.modes in parts:
+            bench.run_modes(name)
+        if Part.success in parts:
+            for one in planner or BUDGETS:
+                bench.run(name, one)
+    for row in bench.rows():
+        report.add(row)
     report.write(full=not quick, json_file=json_file, merge=True)
 
 
@@ -301,32 +307,39 @@ class SuccessBench:
         self._folder, self._goals = folder, goals
         self._results = Results(folder)
 
+    def run_modes(self, cell: str) -> None:
+        """Mode-2 as the task has it, Mode-1, and auto."""
+        shipped = load_task(CELLS[cell][1]).planner
+        for title, mode in ((REFERENCE, "2"), ("mode 1", "1"), ("mode auto", "auto")):
+            self._judge(cell, title, shipped, mode)
+
     def run(self, cell: str, planner: str) -> None:
-        """All budgets of a planner, smallest first; and the task's own settings."""
-        robot, task, goal = CELLS[cell]
-        contract, bundle, shipped = load_contract(robot), Bundle(cell), load_task(task)
-        tried = {"as shipped": shipped.planner}
+        """All budgets of a planner, smallest first, beside the task's own settings."""
+        shipped = load_task(CELLS[cell][1]).planner
+        self._judge(cell, REFERENCE, shipped)
         for budget in BUDGETS[planner]:
-            tried[_title(planner, budget)] = _settings(shipped.planner, planner, budget)
-        judge, episodes = sample_episodes(contract, task, self._goals, TEST_SEED)
-        for title, settings in tried.items():
-            if self._results.has(cell, title, 0):
-                continue
-            runner = InProcessRunner(
-                contract, bundle, replace(shipped, planner=settings), judge, "2", goal
-            )
-            try:
-                result = evaluate(runner, contract, episodes, TEST_SEED)
-            finally:
-                runner.close()
-            median = result["decision_ms"]["median"]
-            self._results.put(cell, title, 0, result["successes"], decision_ms=median)
+            self._judge(cell, _title(planner, budget), _settings(shipped, planner, budget))
+
+    def _judge(self, cell: str, title: str, settings: dict, mode: str = "2") -> None:
+        if self._results.has(cell, title, 0):
+            return
+        robot, name, goal = CELLS[cell]
+        contract, task = load_contract(robot), replace(load_task(name), planner=settings)
+        judge, episodes = sample_episodes(contract, name, self._goals, TEST_SEED)
+        runner = InProcessRunner(contract, Bundle(cell), task, judge, mode, goal)
+        try:
+            result = evaluate(runner, contract, episodes, TEST_SEED)
+        finally:
+            runner.close()
+        more = {
+            "decision_ms": result["decision_ms"]["median"],
+            "planned": 100 * result["planned_share"],
+        }
+        self._results.put(cell, title, 0, result["successes"], **more)
 
     def rows(self) -> list[Row]:
         """Of everything that was kept; with the difference to the task's own settings."""
-        return self._results.rows(
-            {"decision_ms": ("a decision", "ms")}
-        ) + self._results.differences("as shipped", NON_INFERIOR)
+        return self._results.rows(FIGURES) + self._results.differences(REFERENCE, NON_INFERIOR)
 
 
 def _title(planner: str, budget: dict) -> str:

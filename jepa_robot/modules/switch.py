@@ -24,10 +24,10 @@ class SwitchConfig:
     """
 
     surprise: float = 0.0
-    disagreement: float = 0.3
-    calm: float = 0.7
-    hold: int = 3
-    look: int = 5
+    disagreement: float = 0.35
+    calm: float = 0.9
+    hold: int = 1
+    look: int = 4
 
     @classmethod
     def from_section(cls, section: Mapping) -> SwitchConfig:
