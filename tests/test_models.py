@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -129,3 +130,35 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         files.write_atomically(file, "new")
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
     assert file.read_text() == "old"
+
+
+def test_a_gpu_that_was_asked_for_is_not_replaced_by_the_cpu(tiny):
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("there is one")
+    with pytest.raises(InvalidBundle, match=r"expected (CUDAExecutionProvider|one that this ONNX)"):
+        Bundle(tiny, provider="cuda").session("policy")
+    with pytest.raises(
+        InvalidBundle, match="provider is 'magic', expected one of"
+    ):
+        Bundle(tiny, provider="magic")
+    bundle = Bundle(tiny)
+    bundle.session("policy")
+    assert bundle.provider == "cpu"
+
+
+def test_a_bundle_of_before_cost_terms_is_told_to_be_exported_again(tiny, tmp_path):
+    shutil.copytree(tiny, tmp_path / "old")
+    manifest = json.loads((tmp_path / "old" / "manifest.json").read_text())
+    del manifest["terms"]
+    (tmp_path / "old" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InvalidBundle, match=r"has no cost terms, expected some: export its run"):
+        _ = Bundle(tmp_path / "old").terms
+
+
+def test_how_far_ahead_the_predictor_was_trained_is_told(tiny):
+    bundle = Bundle(tiny)
+    assert bundle.trained_horizon is None
+    bundle.manifest["recipe"] = {"jepa": {"horizon": 5}, "refinement": {"horizon": 16}}
+    assert bundle.trained_horizon == 5
+    bundle.manifest["results"] = {"seconds": {"refinement": 3.0}}
+    assert bundle.trained_horizon == 16
