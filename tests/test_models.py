@@ -137,9 +137,7 @@ def test_a_gpu_that_was_asked_for_is_not_replaced_by_the_cpu(tiny):
         pytest.skip("there is one")
     with pytest.raises(InvalidBundle, match=r"expected (CUDAExecutionProvider|one that this ONNX)"):
         Bundle(tiny, provider="cuda").session("policy")
-    with pytest.raises(
-        InvalidBundle, match="provider is 'magic', expected one of"
-    ):
+    with pytest.raises(InvalidBundle, match="provider is 'magic', expected one of"):
         Bundle(tiny, provider="magic")
     bundle = Bundle(tiny)
     bundle.session("policy")

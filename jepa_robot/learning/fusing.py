@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,12 +65,10 @@ def fuse(folder: Path, sizes: Sizes, agent: Agent | None = None) -> None:
     With the agent that these are of, ``plan_gradient.onnx``, ``jacobian.onnx`` and
     ``cost_gradient.onnx`` too.
     """
-    parts = _Parts(folder, sizes, agent)
-    for name, make in {
-        "cost": _cost,
-        "plan": _plan,
-        **({} if agent is None else ADJOINTS),
-    }.items():
+    with torch.random.fork_rng(devices=[]):  # examples are random, what follows is not to change
+        parts = _Parts(folder, sizes, agent)
+    makers = {"cost": _cost, "plan": _plan} | ({} if agent is None else ADJOINTS)
+    for name, make in makers.items():
         onnx.save(make(parts, name), str(folder / f"{name}.onnx"))
 
 
@@ -83,57 +81,53 @@ class _Parts:
         self.takes_z = "z" in {value.name for value in self.predictor.graph.input}
         self.readout = _load(folder / "readout.onnx") if sizes.goal else None
         self.critic = _load(folder / "critic.onnx")
-        seen = _seen(sizes)
-        names = [*SEEN]
-        free = dict.fromkeys(names[:4], 0)
-        self.terms = _exported(_Function(all_terms), seen, names, ["terms"], free)
-        if agent is not None:
-            self._derive(agent.eval(), seen, names, free)
-
-    def _derive(self, agent: Agent, seen: list[torch.Tensor], names: list[str], free: dict) -> None:
-        sizes = self.sizes
-        state, latent = torch.randn(sizes.rows, sizes.state), torch.randn(sizes.rows, sizes.latent)
-        action, z = torch.rand(sizes.rows, sizes.actions), torch.randn(sizes.rows, sizes.z)
-        goal = torch.randn(sizes.rows, sizes.latent)
-
-        def derived(function, inputs, wanted, given, rows):
-            by = [list(given).index(name) for name in wanted]
-            module = adjoint(function, inputs, by)
-            with torch.no_grad():
-                example = [*inputs, torch.ones_like(function(*inputs))]
-            outputs = [f"by_{name}" for name in wanted]
-            axes = dict.fromkeys([*rows, "v"], 0)
-            return _exported(module, example, [*given, "v"], outputs, axes)
-
-        given = ("state", "action", "z")
-        self.predictor_adjoint = derived(
-            agent.predictor, (state, action, z), ("state", "action"), given, given
-        )
-        self.terms_adjoint = derived(all_terms, seen, DERIVED, names, free)
+        seen, rows = _seen(sizes), SEEN[: len(DERIVED)]
+        self.terms = _exported(_Function(all_terms), seen, ["terms"], rows)
+        if agent is None:
+            return
+        agent.eval()
+        state = {"state": torch.randn(sizes.rows, sizes.state)}
+        latent = torch.randn(sizes.rows, sizes.latent)
+        cause = {
+            "action": torch.rand(sizes.rows, sizes.actions),
+            "z": torch.randn(sizes.rows, sizes.z),
+        }
+        goal = {"goal_latent": torch.randn(sizes.rows, sizes.latent)}
+        self.terms_adjoint = _adjoint(all_terms, seen, DERIVED, rows)
+        self.predictor_adjoint = _adjoint(agent.predictor, state | cause, ("state", "action"))
         self.readout_adjoint = self.critic_adjoint = None
         if self.readout is not None:
-            self.readout_adjoint = derived(
-                agent.readout, (latent,), ("latent",), ("latent",), ("latent",)
-            )
+            self.readout_adjoint = _adjoint(agent.readout, {"latent": latent}, ("latent",))
         if self.critic is not None:
-            given = ("state", "goal_latent")
-            self.critic_adjoint = derived(agent.critic, (state, goal), ("state",), given, given)
+            self.critic_adjoint = _adjoint(agent.critic, state | goal, ("state",))
 
 
 class _Function(nn.Module):
-    def __init__(self, function) -> None:
+    def __init__(self, function: Callable) -> None:
         super().__init__()
         self.forward = function
 
 
-def _seen(sizes: Sizes) -> list[torch.Tensor]:
+def _adjoint(
+    function: Callable,
+    inputs: dict[str, torch.Tensor],
+    by: Sequence[str],
+    rows: Sequence[str] | None = None,
+) -> onnx.ModelProto:
+    """A function's derivative ``by_NAME`` by some inputs, times ``v``; of all or some in rows."""
+    module = adjoint(function, list(inputs.values()), [list(inputs).index(name) for name in by])
+    with torch.no_grad():
+        inputs = {**inputs, "v": torch.ones_like(function(*inputs.values()))}
+    outputs = [f"by_{name}" for name in by]
+    return _exported(module, inputs, outputs, inputs if rows is None else (*rows, "v"))
+
+
+def _seen(sizes: Sizes) -> dict[str, torch.Tensor]:
     """An example of what terms look at."""
     rows = (sizes.joints, sizes.actions, sizes.latent, sizes.goal)
     others = (sizes.latent, sizes.goal, sizes.joints, sizes.joints)
-    return [
-        *(torch.randn(sizes.rows, size) for size in rows),
-        *(torch.randn(size) for size in others),
-    ]
+    values = [torch.randn(sizes.rows, size) for size in rows]
+    return dict(zip(SEEN, values + [torch.randn(size) for size in others], strict=True))
 
 
 def _load(path: Path) -> onnx.ModelProto | None:
@@ -142,23 +136,21 @@ def _load(path: Path) -> onnx.ModelProto | None:
 
 def _exported(
     module: nn.Module,
-    inputs: Sequence[torch.Tensor],
-    names: Sequence[str],
+    inputs: Mapping[str, torch.Tensor],
     outputs: Sequence[str],
-    free: Mapping[str, int],
+    rows: Iterable[str],
 ) -> onnx.ModelProto:
-    """A module as a graph, with the axis of each input in ``free`` and of all outputs free."""
+    """A module as a graph, with any number of rows in some inputs and in all outputs."""
     buffer = io.BytesIO()
-    axes = {name: {axis: "N"} for name, axis in free.items()}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
-            tuple(inputs),
+            tuple(inputs.values()),
             buffer,
-            input_names=list(names),
+            input_names=list(inputs),
             output_names=list(outputs),
-            dynamic_axes=axes | {name: {0: "N"} for name in outputs},
+            dynamic_axes={name: {0: "N"} for name in (*rows, *outputs)},
             opset_version=OPSET,
             dynamo=False,
         )
