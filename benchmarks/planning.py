@@ -49,6 +49,7 @@ NON_INFERIOR = 5.0  # points of success
 ROUNDS, QUICK_ROUNDS = 40, 5
 # The same work for everyone: candidates, steps, iterations; sizes as of a reach bundle.
 WORK = {"candidates": 256, "horizon": 5, "iterations": 5, "elites": 24}
+THEIR_DEFAULTS = {"candidates": 300, "iterations": 30, "elites": 30}  # stable-worldmodel's
 ROBOT = "panda"
 WEIGHTS = {"goal_distance": 1.0, "effort": 0.01}
 GROWTH = {
@@ -239,18 +240,20 @@ def measure_speed(report: Report, rounds: int, threads: int) -> None:
     eager = make_planner(*read_planner({"name": "cem", **WORK}), work.sizes.actions)
     problem, in_torch = work.problem(horizon), TorchProblem(work)
     size = {key: WORK[key] for key in ("candidates", "horizon", "iterations")}
+    torchs = (
+        work.torch_costs,
+        work.agent.predictor,
+        work.stage_costs,
+        torch.from_numpy(work.state[0]),
+        work.sizes.actions,
+    )
+    defaults = peers(*torchs, **{**WORK, **THEIR_DEFAULTS})
     tried: dict[str, Callable[[], object]] = {
         "ours": lambda: ours.plan(problem),
         "ours, in torch": lambda: eager.plan(in_torch),
         "matrix products alone": work.products(**size),
-        **peers(
-            work.torch_costs,
-            work.agent.predictor,
-            work.stage_costs,
-            torch.from_numpy(work.state[0]),
-            work.sizes.actions,
-            **WORK,
-        ),
+        **peers(*torchs, **WORK),
+        **{f"{name}, its defaults": call for name, call in defaults.items() if "CEM" in name},
     }
     times = _in_turns(tried, rounds)
     title = f"speed, {threads} thread(s), {'x'.join(map(str, size.values()))}"
