@@ -54,6 +54,7 @@ class ActorNode(AgentNode):
         self._busy_since: float | None = None
         self._last: PublishedPlan | None = None
         self._duration = 0.0  # s, running mean
+        self._planned_at: int | None = None  # ns, of the observation that was last planned from
         self._wanted: tuple[int, bool] | None = None  # whether an observation asks for a plan
         self._plans = self._unimproved = 0
         self._taken_up = 0  # configurations so far: a plan belongs to the one it began under
@@ -90,7 +91,7 @@ class ActorNode(AgentNode):
         with self._wake:
             self._actor.configure(parsed[0])
             self._cost.configure(parsed[1])
-            self._task = self._last = self._wanted = None
+            self._task = self._last = self._wanted = self._planned_at = None
             self._taken_up += 1
         self.diagnostics.values["mode"] = parsed[0].mode
         horizon, trained = parsed[0].planner.horizon, self.bundle.trained_horizon
@@ -109,7 +110,7 @@ class ActorNode(AgentNode):
         if self._actor.config.mode == OFF:
             return
         wants_plan = self._wants_plan(stamp, state)
-        if not wants_plan or (self._is_planner_late() and self._can_react()):
+        if not wants_plan or self._reacts_meanwhile() or self._only_looks():
             reaction = self._actor.react(state)
             self._publish(self._action, reaction, stamp)
             self._actor.acted(state, reaction)
@@ -128,6 +129,14 @@ class ActorNode(AgentNode):
                     "planned_share": round(self._actor.planned, 3),
                 }
         return self._wanted[1]
+
+    def _reacts_meanwhile(self) -> bool:
+        return self._is_planner_late() and self._can_react()
+
+    def _only_looks(self) -> bool:
+        """In mode auto a plan may be for comparison alone. In lock-step the answer waits for it."""
+        is_auto = self._actor.config.mode == AUTO
+        return is_auto and not self._actor.switch.is_engaged and not self.is_lockstep
 
     @property
     def _replans_continuously(self) -> bool:
@@ -177,23 +186,27 @@ class ActorNode(AgentNode):
             return
         begin = time.monotonic()
         deadline = None if self.is_lockstep else begin + DEADLINE * self._step / 1e9
-        passed = 0 if last is None else max(round((stamp - last.stamp) / self._step), 0)
-        in_flight = self._rows_in_flight(last, passed)
+        in_flight = self._rows_in_flight(last, self._steps_since(last and last.stamp, stamp))
+        then = state
         if len(in_flight):
-            state = self._model.rollout(state, in_flight[None])[:, -1]
+            then = self._model.rollout(state, in_flight[None])[:, -1]
         before = in_flight[-1:] if len(in_flight) else None
-        made = self._actor.plan(state, passed, deadline, before)
+        shift = self._steps_since(self._planned_at, stamp)
+        made = self._actor.plan(then, shift, deadline, before)
+        self._planned_at = stamp
         self._duration = DURATION_MEMORY * self._duration + (1 - DURATION_MEMORY) * (
             time.monotonic() - begin
         )
-        rows = self._actor.choose(state, made.actions[0])
-        self._actor.acted(state, rows[:1])
-        plan = PublishedPlan(stamp, np.concatenate([in_flight, rows]))
+        rows = np.concatenate([in_flight, self._actor.choose(then, made.actions[0])])
+        plan = PublishedPlan(stamp, rows)
         with self._wake:
             if taken_up != self._taken_up:
                 return  # made under a configuration that is no longer in force
-            self._last = plan
-        self._publish_plan(plan)
+            is_answer = not self._only_looks()
+            self._last = plan if is_answer else None
+        if is_answer:
+            self._actor.acted(state, rows[:1])
+            self._publish_plan(plan)
         self._plans += 1
         self._unimproved += not made.iterations
         self.diagnostics.values |= {
@@ -203,6 +216,9 @@ class ActorNode(AgentNode):
             "plans_unimproved": self._unimproved,  # the deadline left no time for an iteration
             "plan_age_ms": round((self.now() - stamp) / 1e6, 1),
         }
+
+    def _steps_since(self, before: int | None, stamp: int) -> int:
+        return 0 if before is None else max(round((stamp - before) / self._step), 0)
 
     def _rows_in_flight(self, last: PublishedPlan | None, passed: int) -> np.ndarray:
         """``[k, A]``: what the arm will have done before a plan made now takes effect."""
