@@ -64,11 +64,9 @@ def test_modes_switch_while_the_arm_moves_and_memory_fills(start, tmp_path):
         assert len(plans) == seen
         client.set_task(f"name: reach\nmode: 2\ngoal: {{position: {list(GOAL)}}}")
         wait_for_more(client, plans, "plans in Mode-2 again")
-        for threshold, what in ((2.0, actions), (1e-6, plans)):
-            auto = f"{{look: 2, disagreement: {threshold}}}"
-            client.set_task(
-                f"name: reach\nmode: auto\nauto: {auto}\ngoal: {{position: {list(GOAL)}}}"
-            )
+        for threshold, what in ((2.0, actions), (0.0001, plans)):
+            auto = f"mode: auto\nauto: {{look: 2, disagreement: {threshold}}}"
+            client.set_task(f"name: reach\n{auto}\ngoal: {{position: {list(GOAL)}}}")
             wait_for_more(client, what, "the policy's actions, then plans, in mode auto")
         assert client.safety_state.level == DiagnosticStatus.OK
         assert "steps written" in client.call("memory/save")
