@@ -75,7 +75,8 @@ class Results:
     def differences(self, reference: str, margin: float) -> list[Row]:
         """Success less that of a reference policy on the same goals, in points, with an interval.
 
-        Non-inferior is what is at most so many points worse, with 95 % confidence.
+        Non-inferior is what is at most so many points worse, with 95 % confidence. The interval is
+        a bootstrap over goals, and never narrower than that of no difference in as many goals.
         """
         kept = [json.loads(path.read_text()) for path in self._folder.glob("result_*.json")]
         by_name = {(one["cell"], one["policy"], one["seed"]): one for one in kept}
@@ -88,7 +89,9 @@ class Results:
             ends = [np.array(each["successes"][:count], float) for each in (one, other)]
             change = 100 * (ends[0] - ends[1])
             means = rng.choice(change, (DRAWS, count)).mean(axis=1)
+            least = 100 * wilson_interval(0, count)[1]
             low, high = map(float, np.quantile(means, [0.025, 0.975]))
+            low, high = min(low, -least), max(high, least)
             verdict = "non-inferior" if low > -margin else "not shown to be non-inferior"
             name, against = f"{cell}: {policy}: success, difference", f"{reference}; {verdict}"
             source = {"machine": one["machine"], "commit": one["commit"]}
