@@ -91,7 +91,7 @@ class Results:
             means = rng.choice(change, (DRAWS, count)).mean(axis=1)
             least = 100 * wilson_interval(0, count)[1]
             low, high = map(float, np.quantile(means, [0.025, 0.975]))
-            low, high = min(low, -least), max(high, least)
+            low, high = min(low, change.mean() - least), max(high, change.mean() + least)
             verdict = "non-inferior" if low > -margin else "not shown to be non-inferior"
             name, against = f"{cell}: {policy}: success, difference", f"{reference}; {verdict}"
             source = {"machine": one["machine"], "commit": one["commit"]}
