@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa_robot import resources
-from jepa_robot.models import AUTO, PROVIDERS, Bundle
+from jepa_robot.models import AUTO_PROVIDER, PROVIDERS, Bundle
 from jepa_robot.modules.configurator import load_task
 from jepa_robot.robot.contract import load_contract
 
@@ -58,7 +58,7 @@ class Settings:
     log_level: str = "info"
     params_file: str = ""
     composition: str = COMPOSITIONS[0]
-    provider: str = AUTO
+    provider: str = AUTO_PROVIDER
     respawn: bool = True
     dry_run: bool = False
     remappings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class Settings:
             ("mode", MODES),
             ("simulator", (None, *CLOCKS)),
             ("log_level", LOG_LEVELS),
-            ("provider", (AUTO, *PROVIDERS)),
+            ("provider", (AUTO_PROVIDER, *PROVIDERS)),
         ):
             value = getattr(self, name)
             if value not in known:

@@ -87,7 +87,7 @@ AGENT = (
         "provider",
         DEFAULT.provider,
         "What runs the bundle's graphs; auto is the GPU where there is one.",
-        (graph.AUTO, *graph.PROVIDERS),
+        (graph.AUTO_PROVIDER, *graph.PROVIDERS),
     ),
     Argument("respawn", DEFAULT.respawn, "Start a node that died again: true or false."),
 )

@@ -57,7 +57,7 @@ MANIFEST = "manifest.json"
 GRAPHS = ("encoder", "predictor", "policy", "readout", "goal_encoder", "critic")
 FUSED = ("cost", "plan")
 DERIVATIVES = ("plan_gradient", "jacobian", "cost_gradient")
-AUTO = "auto"
+AUTO_PROVIDER = "auto"
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -132,11 +132,11 @@ class Bundle:
             there is no such provider.
     """
 
-    def __init__(self, path: str | Path, threads: int = 1, provider: str = AUTO) -> None:
+    def __init__(self, path: str | Path, threads: int = 1, provider: str = AUTO_PROVIDER) -> None:
         self.path = resources.find("models", path)
         self.manifest = read_manifest(self.path)
         self._threads, self._providers = threads, _providers(provider)
-        self._is_strict = provider != AUTO
+        self._is_strict = provider != AUTO_PROVIDER
         self._sessions: dict[str, Session] = {}
 
     @property
@@ -336,12 +336,12 @@ def _providers(name: str) -> list[str]:
     import onnxruntime
 
     available, cpu = onnxruntime.get_available_providers(), PROVIDERS["cpu"]
-    if name == AUTO:
+    if name == AUTO_PROVIDER:
         # CUDA's libraries come with the GPU wheel, the driver does not.
         has_cuda = PROVIDERS["cuda"] in available and Path("/dev/nvidiactl").exists()
         return [PROVIDERS["cuda"]] * has_cuda + [cpu]
     if name not in PROVIDERS:
-        known = [AUTO, *PROVIDERS]
+        known = [AUTO_PROVIDER, *PROVIDERS]
         raise InvalidBundle(f"provider is {name!r}, expected one of {known}")
     if PROVIDERS[name] not in available:
         raise InvalidBundle(

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from jepa_robot import resources
 from jepa_robot.robot.contract import InvalidContract, load_contract
 from jepa_robot_sim.arm import SimulatedArm
-from jepa_robot_sim.episodes import Episode
+from jepa_robot_sim.episodes import GRIPPER, HAND, OBJECT, Episode
 from jepa_robot_sim.scenes import Randomisation
 from jepa_robot_sim.tasks import TASKS, Reach, make_task
 from jepa_robot_sim.world import ArmWorld
@@ -298,3 +299,22 @@ def test_a_hand_that_is_kept_too_high_to_push_is_refused():
     )
     with pytest.raises(InvalidContract, match=r"the hand is at 0.169 m, .* expected at most 0.0"):
         make_task("push", high)
+
+
+def test_some_grasps_that_are_shown_miss_and_some_let_go():
+    """Who only sees grasps that hold learns that what is closed holds the block, wherever."""
+    task = make_task("pick_and_place", load_contract("panda_table"))
+    rng, steps, shown = np.random.default_rng(0), 50, []
+    while len(shown) < 60:
+        explorer = task.explore(rng, steps)
+        block = explorer.episode.object_start
+        grasp = np.array([*block[:2], max(block[2], task.lower[2] + 0.002)])
+        labels = {HAND: grasp, OBJECT: block, GRIPPER: np.array([0.04])}
+        acts = [explorer.act(SimpleNamespace(labels=labels)) for _ in range(steps)]
+        if acts[0][1]:  # a script, around the block: one that neither misses nor fumbles closes
+            shown.append([action[-1] > 0 for action, _ in acts])
+    opens = np.array(shown)
+    misses = opens[:, :10].mean(axis=1) > 0.9
+    fumbles = np.abs(np.diff(opens.astype(int), axis=1)).sum(axis=1) > 2
+    assert 0.1 < misses.mean() < 0.7 and 0.2 < fumbles.mean() < 0.8
+    assert (~opens.any(axis=1)).mean() > 0.1

@@ -127,13 +127,12 @@ def test_mode_auto_needs_a_goal_for_the_policy():
 
 
 def test_the_rate_limit_counts_from_what_was_done_last(make, contract):
-    actor = make(mode=2)
-    config = dataclasses.replace(
-        actor.config, planner=dataclasses.replace(actor.config.planner, rate=0.1)
-    )
-    actor.configure(config)
-    state, last = states(contract, 1, actor._bundle.state_size)[0], None
-    for _ in range(6):
+    actor, last = make(mode=2), None
+    planner = dataclasses.replace(actor.config.planner, rate=0.1)
+    actor.configure(dataclasses.replace(actor.config, planner=planner))
+    state = states(contract, 1, actor._bundle.state_size)[0]
+    for turn in range(8):  # what is best changes its sign every other time
+        state[:, 14:] = 5.0 if turn // 2 % 2 else -5.0
         action = actor.act(state)[0]
         if last is not None:
             assert np.abs(action - last).max() <= 0.1 + 1e-6

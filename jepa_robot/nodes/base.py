@@ -9,7 +9,7 @@ from typing import Any
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_msgs.msg import String
 
-from jepa_robot.models import AUTO, Bundle
+from jepa_robot.models import AUTO_PROVIDER, Bundle
 from jepa_robot.modules.configurator import Configuration
 from jepa_robot.nodes.messages import LATCHED
 from jepa_robot.nodes.runtime import Diagnostics
@@ -30,7 +30,7 @@ class AgentNode(LifecycleNode):
         self.declare_parameter("robot", "panda")
         self.declare_parameter("bundle", "reach_panda")
         self.declare_parameter("threads", 1)
-        self.declare_parameter("provider", AUTO)
+        self.declare_parameter("provider", AUTO_PROVIDER)
         self.diagnostics = Diagnostics(self)
         self.contract: RobotContract
         self.bundle: Bundle
