@@ -14,6 +14,9 @@ column             rows                            meaning
                                                    the opening (m) of a gripper that actions move;
                                                    not there without joints
 ``scripted``       ``[1]`` uint8                   1 where the action came from a script
+``demonstrated``   ``[A]`` float32, in [-1, 1]     what was right to do here, of who shows a task;
+                                                   NaN where nobody does. Of some tasks only, with
+                                                   ``demonstrated_goal``, what it was to bring about
 any other          ``[n]`` float32                 a label: true places, in m, for readouts, gauges
 =================  ==============================  ================================================
 """
@@ -35,7 +38,8 @@ from jepa_robot.robot.contract import measured_size
 
 FORMAT = 2
 INDEX = ("ep_len", "ep_offset")
-NO_LABELS = ("pixels", "action", "proprio", "scripted")
+SHOWN = ("demonstrated", "demonstrated_goal")
+NO_LABELS = ("pixels", "action", "proprio", "scripted", *SHOWN)
 IN_MEMORY = 2 << 30  # bytes of pictures that are kept in memory; more are read as they are needed
 CHECKED_PIXELS = 7  # every so many of a picture are enough to see whether it shows anything
 LISTED = 5  # problems that a report names one by one
@@ -492,7 +496,10 @@ def _wrong_numbers(dataset: Dataset, rows: slice) -> tuple[int, str] | None:
         values = column[rows][:-1] if name == "action" else column[rows]
         if values.dtype.kind != "f":
             continue
-        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        is_fine = np.isfinite(values)
+        if name in SHOWN:
+            is_fine |= np.isnan(values).all(axis=1, keepdims=True)
+        bad = np.flatnonzero(~is_fine.all(axis=1))
         if len(bad):
             return int(bad[0]), f"{name} is not finite, expected numbers"
     actions = dataset.columns["action"][rows][:-1]

@@ -15,6 +15,7 @@ critic          state [N, S], goal_latent [N, D]                            cost
 cost            state [M, S], action [M, A], GOAL                           terms [M, T]
 plan            state [N or 1, S], actions [N, H, A], z [N, K, H, Z],       costs [N, K],
                 GOAL, CRITIC, weights [T + 1], step_weights [H]             states [N, K, H, S]
+plan_int8       as plan                                                     as plan
 plan_gradient   as plan                                                     costs [N, K],
                                                                             gradients [N, H, A]
 jacobian        state [M, S], action [M, A], z [M, Z]                       by_state [M, S, S],
@@ -32,8 +33,9 @@ frames; images lack that axis where K is 1. Views are how far each camera's pict
 from the training pictures, 1 the limit; an encoder may lack them. Z may be 0. A bundle for goal
 images alone has neither readout nor goal encoder, and many have no critic.
 
-The last five are made of the others and of the T cost terms that the manifest names: a rollout over
-H steps and K draws of z with what it costs, and derivatives of both. GOAL is goal_latent [D],
+The last six are made of the others and of the T cost terms that the manifest names: a rollout over
+H steps and K draws of z with what it costs, once more with weights and activations of 8 bits, and
+derivatives of both. GOAL is goal_latent [D],
 goal_position [G], lower [J] and upper [J] (rad); CRITIC is goal_encoded [D], the goal as the critic
 is told it, which has the last of the weights.
 """
@@ -56,6 +58,8 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 GRAPHS = ("encoder", "predictor", "policy", "readout", "goal_encoder", "critic")
 FUSED = ("cost", "plan")
+FLOAT32 = "float32"
+PRECISIONS = {FLOAT32: "plan", "int8": "plan_int8"}  # of what is imagined, and its graph
 DERIVATIVES = ("plan_gradient", "jacobian", "cost_gradient")
 AUTO_PROVIDER = "auto"
 PROVIDERS = {
@@ -214,6 +218,11 @@ class Bundle:
     def latent(self, states: np.ndarray) -> np.ndarray:
         """The latents ``[..., D]`` of states ``[..., S]``."""
         return states[..., self.proprioception_size :]
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """At which the bundle can be planned with: names of `PRECISIONS`."""
+        return tuple(name for name, graph in PRECISIONS.items() if self.has(graph))
 
     def has(self, graph: str) -> bool:
         """Whether the bundle has such a graph."""

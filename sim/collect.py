@@ -40,7 +40,7 @@ from jepa_robot.modules.agent import InProcessAgent
 from jepa_robot.modules.configurator import load_task
 from jepa_robot.modules.perception import preprocess
 from jepa_robot.robot.contract import RobotContract
-from jepa_robot_sim.exploration import Explorer, PractisingExplorer, practice_noise
+from jepa_robot_sim.exploration import Choice, Explorer, PractisingExplorer, practice_noise
 from jepa_robot_sim.scenes import NOMINAL, Randomisation
 from jepa_robot_sim.tasks import TASKS, make_task
 from jepa_robot_sim.world import ArmWorld, Frame
@@ -132,16 +132,17 @@ class ArmRecorder:
         steps = self._source.episode_steps
         explorer = self._explorer(rng, steps)
         frame = self._world.reset(explorer.episode)
-        frames, actions, scripted = [frame], [], []
+        frames, choices = [frame], []
         for _ in range(steps):
-            action, is_scripted = explorer.act(frame)
-            frame = self._world.step(action)
+            choices.append(explorer.act(frame))
+            frame = self._world.step(choices[-1].action)
             frames.append(frame)
-            actions.append(action)
-            scripted.append([is_scripted])
-        return self._columns(frames, actions, scripted)
+        columns = self._columns(frames, choices)
+        if self._task.demonstrations:
+            columns |= _demonstrations(choices, explorer.episode.goal)
+        return columns
 
-    def _columns(self, frames: list[Frame], actions: list, scripted: list) -> Columns:
+    def _columns(self, frames: list[Frame], choices: list[Choice]) -> Columns:
         seen = [frame.observation for frame in frames]
         has_gripper = self._source.contract.moves_gripper
         size = self._source.image_size
@@ -152,11 +153,22 @@ class ArmRecorder:
         }
         return {
             "pixels": np.stack([np.concatenate(list(one), axis=1) for one in pictures]),
-            "action": with_last(actions),
+            "action": with_last([choice.action for choice in choices]),
             "proprio": np.stack([o.felt(has_gripper) for o in seen]),
-            "scripted": np.array([*scripted, [False]], np.uint8),
+            "scripted": np.array([*([c.is_scripted] for c in choices), [False]], np.uint8),
             **labels,
         }
+
+
+def _demonstrations(choices: list[Choice], goal: np.ndarray) -> Columns:
+    """What was shown, ``[T + 1, A]``, and its goal, ``[T + 1, G]``: NaN where nothing was."""
+    nothing = np.full_like(choices[0].action, np.nan)
+    shown = with_last([nothing if c.demonstrated is None else c.demonstrated for c in choices])
+    is_shown = np.isfinite(shown).all(axis=1, keepdims=True)
+    return {
+        "demonstrated": shown,
+        "demonstrated_goal": np.where(is_shown, goal, np.nan).astype(np.float32),
+    }
 
 
 def with_last(actions: list[np.ndarray]) -> np.ndarray:

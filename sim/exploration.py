@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -22,16 +23,25 @@ SCRIPT_NOISE = (0.05, 0.35)  # standard deviation of what is added to scripted a
 PRACTICE_NOISE = 0.7  # largest standard deviation of what is added to an agent's actions
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What an explorer does: ``action`` ``[A]`` in [-1, 1], and whether a script made it.
+
+    ``demonstrated`` ``[A]`` is what is right here to get to the episode's goal, of who shows how.
+    """
+
+    action: np.ndarray
+    is_scripted: bool = False
+    demonstrated: np.ndarray | None = None
+
+
 class Explorer(Protocol):
     """Acts in one episode of data collection."""
 
     episode: Episode
 
-    def act(self, frame: Frame) -> tuple[np.ndarray, bool]:
-        """The next action ``[A]`` in [-1, 1], which answers a frame, and whether a script made it.
-
-        Only scripts look at what is true of the frame.
-        """
+    def act(self, frame: Frame) -> Choice:
+        """What answers a frame; only scripts look at what is true of it."""
         ...
 
 
@@ -41,8 +51,8 @@ class RandomExplorer:
     def __init__(self, episode: Episode, actions: np.ndarray) -> None:
         self.episode, self._actions = episode, iter(actions)
 
-    def act(self, frame: Frame) -> tuple[np.ndarray, bool]:
-        return next(self._actions), False
+    def act(self, frame: Frame) -> Choice:
+        return Choice(next(self._actions))
 
 
 class ScriptedExplorer:
@@ -52,6 +62,8 @@ class ScriptedExplorer:
         episode: where it begins.
         script: from labels to an action ``[A]``.
         noise: ``[steps, A]``.
+        is_demonstration: the script does the episode's task. The noise takes it to where it has to
+            put things right (as DART does: Laskey et al. 2017, arXiv:1703.09327).
     """
 
     def __init__(
@@ -59,12 +71,15 @@ class ScriptedExplorer:
         episode: Episode,
         script: Callable[[dict[str, np.ndarray]], np.ndarray],
         noise: np.ndarray,
+        is_demonstration: bool = False,
     ) -> None:
         self.episode, self._script, self._noise = episode, script, iter(noise)
+        self._is_demonstration = is_demonstration
 
-    def act(self, frame: Frame) -> tuple[np.ndarray, bool]:
-        action = self._script(frame.labels) + next(self._noise)
-        return np.clip(action, -1, 1).astype(np.float32), True
+    def act(self, frame: Frame) -> Choice:
+        right = np.clip(self._script(frame.labels), -1, 1).astype(np.float32)
+        action = np.clip(right + next(self._noise), -1, 1).astype(np.float32)
+        return Choice(action, True, right if self._is_demonstration else None)
 
 
 class PractisingExplorer:
@@ -82,9 +97,9 @@ class PractisingExplorer:
     def __init__(self, episode: Episode, agent: InProcessAgent, noise: np.ndarray) -> None:
         self.episode, self._agent, self._noise = episode, agent, iter(noise)
 
-    def act(self, frame: Frame) -> tuple[np.ndarray, bool]:
+    def act(self, frame: Frame) -> Choice:
         action = self._agent.act(frame.observation) + next(self._noise)
-        return np.clip(action, -1, 1).astype(np.float32), False
+        return Choice(np.clip(action, -1, 1).astype(np.float32))
 
 
 def explore(rng: np.random.Generator, steps: int, size: int) -> np.ndarray:

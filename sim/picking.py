@@ -26,8 +26,9 @@ OPENING_SHARE = 0.3  # the block's radius, of how wide the gripper opens
 SHELF_HEIGHT = 0.04  # m
 SHELF_SHARE = 0.61  # of the workspace's width, where the shelf begins
 FINGERS = 0.03  # m that a finger takes outside of the gripper's opening
-PLACES, LIFTS = 0.45, 0.35  # of the explored episodes; the rest is smooth noise
-ABOVE_SHARE = 0.7  # of the explored episodes start above the block
+SHOWN = 0.6  # of the recorded episodes are demonstrations
+PLACES, LIFTS = 0.45, 0.35  # of the others; the rest is smooth noise
+ABOVE_SHARE = 0.7  # of the others start above the block
 AROUND_SHARE = 0.6  # of those, around it, as if to grasp it
 CARRIED = 0.02  # m that what is carried keeps from the shelf
 MISSES = 0.5  # of the scripted episodes go for a place beside the block at first,
@@ -120,6 +121,8 @@ class PickAndPlace(TableTask):
 
     name = "pick_and_place"
     steps = 100
+    recorded_steps = 80  # so long as a demonstration
+    demonstrations = True
 
     def __init__(self, contract: RobotContract, *args, **kwargs) -> None:
         super().__init__(contract, *args, **kwargs)
@@ -186,10 +189,12 @@ class PickAndPlace(TableTask):
         return self.grasper.action(labels, episode.goal)
 
     def explore(self, rng: np.random.Generator, steps: int) -> Explorer:
-        """Noisy scripted grasps that place or lift the block somewhere, or smooth noise.
+        """Noisy demonstrations; noisy grasps that place or lift the block somewhere; smooth noise.
 
-        Many of the grasps miss, or let go.
+        Many of those grasps miss, or let go.
         """
+        if rng.uniform() < SHOWN:
+            return self._demonstration(rng, steps)
         kind, is_above = rng.uniform(), rng.uniform() < ABOVE_SHARE
         block, goal = self.sample_block(rng), self.sample_goal(rng)
         start = self.sample_above(rng, block) if is_above else self.sample_hand(rng, block)
@@ -202,8 +207,7 @@ class PickAndPlace(TableTask):
         episode = Episode(joints, goal, joints, block, goal, variation=variation)
         if kind >= PLACES + LIFTS:
             return RandomExplorer(episode, explore(rng, steps, self.contract.actions.size))
-        noise = script_noise(rng, steps, self.contract.actions.size)
-        noise[:, -1] *= 0.3  # or nothing is ever held
+        noise = self._noise(rng, steps)
         if rng.uniform() < FUMBLES:
             noise[:, -1] += _fumble(rng, steps)
         missed = self._missed(rng, steps)
@@ -213,6 +217,21 @@ class PickAndPlace(TableTask):
             return self.grasper.action(believed, goal, is_released=not is_lift)
 
         return ScriptedExplorer(episode, script, noise)
+
+    def _demonstration(self, rng: np.random.Generator, steps: int) -> Explorer:
+        """The task as it is judged, and some noise."""
+        episode = self.sample(rng)
+
+        def script(labels: dict[str, np.ndarray]) -> np.ndarray:
+            return self.oracle(labels, episode)
+
+        return ScriptedExplorer(episode, script, self._noise(rng, steps), is_demonstration=True)
+
+    def _noise(self, rng: np.random.Generator, steps: int) -> np.ndarray:
+        """What is added to a script's actions ``[steps, A]``."""
+        noise = script_noise(rng, steps, self.contract.actions.size)
+        noise[:, -1] *= 0.3  # or nothing is ever held
+        return noise
 
     def _missed(self, rng: np.random.Generator, steps: int) -> Iterator[np.ndarray]:
         """How far off the block the script goes ``[3]`` (m), step by step.

@@ -45,6 +45,7 @@ class TableTask:
     name = ""
     steps = 50
     recorded_steps = 50  # so long that a script has missed, and comes again
+    demonstrations = False
     distance = (0.10, 0.25)  # m, of the goal from where the block starts
     success_distance = 0.05  # m, at the end of the episode
     goal_label = OBJECT

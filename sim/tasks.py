@@ -24,6 +24,7 @@ class Task(Protocol):
         name: as in ``TASKS``.
         steps: of an episode, in control periods.
         recorded_steps: of an episode of data collection.
+        demonstrations: whether some of the recorded episodes show how it is done.
         success_distance: m, at the end of the episode, of the label ``goal_label`` to the goal.
         scene: what there is beside the arm; None for nothing.
     """
@@ -31,6 +32,7 @@ class Task(Protocol):
     name: str
     steps: int
     recorded_steps: int
+    demonstrations: bool
     success_distance: float
     goal_label: str
     scene: Scene | None
@@ -69,6 +71,7 @@ class Reach:
 
     name = "reach"
     steps = recorded_steps = 25
+    demonstrations = False
     distance = (0.20, 0.30)
     success_distance = 0.03  # m, at the end of the episode
     goal_label = HAND

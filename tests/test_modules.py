@@ -177,11 +177,12 @@ def test_cost_sections_are_checked(section, says, bundle):
         ({"seed": -1}, "actor.seed is -1"),
         ({"auto": {"look": -1}}, "auto.look is -1, expected a whole number from 0"),
         ({"replan": "never"}, "actor.replan is 'never'"),
+        ({"precision": "int8"}, "actor.precision is 'int8', expected one that the bundle has"),
     ],
 )
 def test_actor_sections_are_checked(section, says):
     with pytest.raises(InvalidConfiguration, match=says):
-        ActorConfig.from_section(section, 6)
+        ActorConfig.from_section(section, 6, ["float32"])
 
 
 def test_planning_lowers_the_cost_that_it_is_given(bundle, contract):

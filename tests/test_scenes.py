@@ -259,10 +259,11 @@ def test_exploration_depends_on_the_generator_alone_and_says_what_was_scripted(r
             explorer = task.explore(rng, 8)
             frame = world.reset(explorer.episode)
             for _ in range(8):
-                action, is_scripted = explorer.act(frame)
+                choice = explorer.act(frame)
+                action = choice.action
                 assert action.shape == (contract.actions.size,) and np.abs(action).max() <= 1
                 rows.append(action)
-                scripted.append(is_scripted)
+                scripted.append(choice.is_scripted)
                 frame = world.step(action)
         return np.array(rows), scripted
 
@@ -281,7 +282,7 @@ def test_exploration_makes_contact(task):
         explorer = task.explore(rng, task.recorded_steps)
         frame = world.reset(explorer.episode)
         for _ in range(task.recorded_steps):
-            after = world.step(explorer.act(frame)[0])
+            after = world.step(explorer.act(frame).action)
             step = after.labels["object_position"] - frame.labels["object_position"]
             moved.append(np.linalg.norm(step) > 1e-3)
             frame = after
@@ -311,8 +312,9 @@ def test_some_grasps_that_are_shown_miss_and_some_let_go():
         grasp = np.array([*block[:2], max(block[2], task.lower[2] + 0.002)])
         labels = {HAND: grasp, OBJECT: block, GRIPPER: np.array([0.04])}
         acts = [explorer.act(SimpleNamespace(labels=labels)) for _ in range(steps)]
-        if acts[0][1]:  # a script, around the block: one that neither misses nor fumbles closes
-            shown.append([action[-1] > 0 for action, _ in acts])
+        if acts[0].is_scripted and acts[0].demonstrated is None:
+            # Around the block: one that neither misses nor fumbles closes.
+            shown.append([choice.action[-1] > 0 for choice in acts])
     opens = np.array(shown)
     misses = opens[:, :10].mean(axis=1) > 0.9
     fumbles = np.abs(np.diff(opens.astype(int), axis=1)).sum(axis=1) > 2

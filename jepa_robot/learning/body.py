@@ -77,3 +77,8 @@ class Body(nn.Module):
             shift = np.stack([placement.translation, placement.rotation @ slide])
             self.shifts[index] = torch.from_numpy(shift)
             joint = model.parents[joint]
+
+
+def hand_place(proprioception: Tensor) -> Tensor:
+    """Where the hand is ``[N, 3]`` (m), of what a `Body` with known kinematics felt ``[N, P]``."""
+    return proprioception[:, -HAND : -HAND + PLACE]

@@ -9,6 +9,7 @@ Ho, "Applied optimal control" (1975), section 2.2.
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import nn
 
 from jepa_robot.learning.adjoint import adjoint
@@ -62,14 +64,36 @@ class Sizes:
 def fuse(folder: Path, sizes: Sizes, agent: Agent | None = None) -> None:
     """Write ``cost.onnx`` and ``plan.onnx`` beside a bundle's other graphs.
 
-    With the agent that these are of, ``plan_gradient.onnx``, ``jacobian.onnx`` and
-    ``cost_gradient.onnx`` too.
+    With the agent that these are of, ``plan_int8.onnx``, ``plan_gradient.onnx``, ``jacobian.onnx``
+    and ``cost_gradient.onnx`` too.
     """
     with torch.random.fork_rng(devices=[]):  # examples are random, what follows is not to change
         parts = _Parts(folder, sizes, agent)
     makers = {"cost": _cost, "plan": _plan} | ({} if agent is None else ADJOINTS)
     for name, make in makers.items():
         onnx.save(make(parts, name), str(folder / f"{name}.onnx"))
+    if agent is not None:
+        _quantize(folder / "plan.onnx", folder / "plan_int8.onnx")
+
+
+def _quantize(plan: Path, quantized: Path) -> None:
+    """Weights of 8 bits by channel, activations of 8 bits by tensor, as they come."""
+    logging.getLogger().addFilter(_is_no_advice)
+    try:
+        quantize_dynamic(
+            plan,
+            quantized,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            extra_options={"EnableSubgraph": True},  # the rollout is one
+        )
+    finally:
+        logging.getLogger().removeFilter(_is_no_advice)
+
+
+def _is_no_advice(record: logging.LogRecord) -> bool:
+    """To pre-process the graph, which has been optimised as far as that goes."""
+    return "pre-processing" not in record.getMessage()
 
 
 class _Parts:

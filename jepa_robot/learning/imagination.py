@@ -97,6 +97,7 @@ def learn_in_imagination(
     config: ImaginationConfig,
     unit: float,
     progress: Callable[[int, int], None] | None = None,
+    learns_policy: bool = True,
 ) -> dict[str, float]:
     """Train the agent's policy and critic; everything else is left as it is.
 
@@ -106,6 +107,7 @@ def learn_in_imagination(
         config: settings.
         unit: how far from its goal costs 1, in units of the readout.
         progress: called with steps done and to do.
+        learns_policy: else the policy stays, and the critic learns what it costs.
 
     Returns:
         ``imagined_cost``: what the policy costs in the end, a step; ``critic_error``.
@@ -118,8 +120,8 @@ def learn_in_imagination(
     lives = _Lives(recorded, goals, LIVES * config.batch, config.life)
     agent.requires_grad_(False)
     policy, critic, foreseen = agent.policy, agent.critic, copy.deepcopy(agent.critic)
-    for network in (policy.network, critic.network):
-        network.requires_grad_(True)
+    critic.network.requires_grad_(True)
+    policy.network.requires_grad_(learns_policy)
     decay = {"weight_decay": WEIGHT_DECAY}
     policy_step = Optimizer(
         policy.network.parameters(), config.iterations, config.policy_rate, **decay, norm=1.0
@@ -134,7 +136,8 @@ def learn_in_imagination(
         visited, costs = _imagine(agent, state, place, latent, config, unit)
         after = torch.stack([foreseen(one, latent) for one in visited[1:]])
         beyond = config.discount**config.horizon * after[-1]
-        policy_step.step(((discounts[:, None] * costs).sum(dim=0) + beyond).mean())
+        if learns_policy:
+            policy_step.step(((discounts[:, None] * costs).sum(dim=0) + beyond).mean())
         returns = _returns(costs.detach(), after.detach(), config)
         seen = torch.cat(visited[:-1]).detach()
         valued = critic(seen, latent.repeat(config.horizon, 1))

@@ -47,7 +47,8 @@ class JEPAConfig:
     0 for 1 where joint velocities are measured, else 2. ``z``: size of the latent variable that
     holds what cannot be predicted, 0 for a deterministic model; ``rate`` weighs what it may hold.
     ``prevention``: what keeps the embeddings from collapsing, with ``prevention_settings``.
-    ``shared`` weighs L_sh. ``iterations``: 0 leaves encoder and predictor as they are.
+    ``shared`` weighs L_sh. ``relations``: see `AgentShape`. ``iterations``: 0 leaves encoder and
+    predictor as they are.
     ``prevention_sees``: all of an embedding, or its ``residual``, what joints do not explain;
     ``auto`` is for `train_all` to choose, and the embedding without it.
     """
@@ -71,6 +72,7 @@ class JEPAConfig:
     linearity: float = 3.0
     rate: float = 0.1
     shared: float = 0.0
+    relations: bool = False
     precision: str = "float32"
     seed: int = 0
 
@@ -269,6 +271,7 @@ def new_agent(
             z=config.z,
             encoder=config.encoder,
             predictor=config.predictor,
+            relations=config.relations,
         )
     )
     if contract:

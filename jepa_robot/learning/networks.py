@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jepa_robot.learning.body import Body
+from jepa_robot.learning.body import PLACE, Body, hand_place
 from jepa_robot.learning.encoders import Encoder, EncoderConfig
 from jepa_robot.learning.familiarity import Views
 from jepa_robot.learning.layers import Scale, check_whole, mlp
 from jepa_robot.learning.predictors import Predictor, PredictorConfig
 
 SMALLEST_IMAGE = 32  # pixels a side
+REACHES = (0.1, 0.03, 0.01)  # m
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class AgentShape:
     (0 if the kinematics are not known, and P is then what is measured), actions A,
     latent D, history K (frames that a latent is made of, each embedded in D / K), goal G (size of
     what a goal position is, 0 if goals are pictures only), z (Z; 0 if the predictor is
-    deterministic).
+    deterministic). ``relations``: policy and critic are told how hand, object and goal lie to each
+    other.
 
     Raises:
         ValueError: names the field, its value and what was expected.
@@ -44,6 +46,7 @@ class AgentShape:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     joints: int = 0
+    relations: bool = False
 
     def __post_init__(self) -> None:
         one = dict.fromkeys(("cameras", "actions", "latent", "history"), 1)
@@ -92,10 +95,17 @@ class Readout(nn.Module):
         return (self.linear(latent) + self.rest(latent)) * self.scale.std + self.scale.mean
 
 
+def at_reaches(vector: Tensor) -> Tensor:
+    """Vectors ``[N, 3]`` (m) as ``[N, 9]``: from far, from near, and to the centimetre."""
+    return torch.cat([torch.tanh(vector / reach) for reach in REACHES], dim=1)
+
+
 class GoalConditioned(nn.Module):
     """A function of states ``[N, S]`` and goal latents ``[N, D]``.
 
-    It is told where the readout, if there is one, sees what goals are about, now and at the goal.
+    It is told where the readout, if there is one, sees what goals are about, now and at the goal;
+    and, with relations, where that is from the hand and from the goal, at several scales: a grasp
+    is a matter of a centimetre anywhere in a metre.
     """
 
     def __init__(self, shape: AgentShape, readout: Readout | None, outputs: int) -> None:
@@ -103,15 +113,22 @@ class GoalConditioned(nn.Module):
         self.proprioception_size = shape.proprioception
         self.scale = Scale(self.proprioception_size)
         self.readout = readout
-        self.network = mlp(shape.state + shape.latent + 2 * shape.goal, 256, outputs)
+        has_places = readout is not None and shape.goal == PLACE and shape.joints > 0
+        self.has_relations = shape.relations and has_places
+        related = 2 * PLACE * len(REACHES) if self.has_relations else 0
+        self.network = mlp(shape.state + shape.latent + 2 * shape.goal + related, 256, outputs)
 
     def compute(self, state: Tensor, goal_latent: Tensor) -> Tensor:
         proprioception = self.scale(state[:, : self.proprioception_size])
         latent = state[:, self.proprioception_size :]
         features = [proprioception, latent, goal_latent - latent]
         if self.readout is not None:
-            here, there = (self.readout.scale(self.readout(z)) for z in (latent, goal_latent))
+            places = [self.readout(z) for z in (latent, goal_latent)]
+            here, there = map(self.readout.scale, places)
             features += [there, there - here]
+            if self.has_relations:
+                hand = hand_place(state[:, : self.proprioception_size])
+                features += [at_reaches(hand - places[0]), at_reaches(places[1] - places[0])]
         return self.network(torch.cat(features, dim=1))
 
 

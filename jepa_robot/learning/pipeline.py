@@ -26,6 +26,7 @@ from jepa_robot.learning.distill import DistillConfig, distill
 from jepa_robot.learning.encoded import encode, prediction_ratio
 from jepa_robot.learning.export import write_bundle
 from jepa_robot.learning.imagination import ImaginationConfig, learn_in_imagination
+from jepa_robot.learning.imitation import ImitationConfig, demonstrated_rows, imitate
 from jepa_robot.learning.jepa import JEPAConfig, history_for, new_agent
 from jepa_robot.learning.layers import check_whole
 from jepa_robot.learning.networks import Agent
@@ -63,6 +64,7 @@ class TrainConfig:
     jepa: JEPAConfig = field(default_factory=JEPAConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    imitation: ImitationConfig = field(default_factory=ImitationConfig)
     imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
     begin: str = ""
     labels: int = MAX_LABELS
@@ -79,7 +81,7 @@ class TrainConfig:
                 f"jepa.prevention_sees is {self.jepa.prevention_sees!r}, expected 'residual' where "
                 "labels is 0"
             )
-        for stage in ("jepa", "distill", "refinement", "imagination"):
+        for stage in ("jepa", "distill", "refinement", "imitation", "imagination"):
             settings = dataclasses.replace(getattr(self, stage), seed=self.seed)
             object.__setattr__(self, stage, settings)
 
@@ -166,8 +168,10 @@ def _train(
     features = 0 if config.labels else config.slow_features
     has_goals = bool(features) or training.about.goal in training.columns
     dreams = jepa.prevention_sees == "residual" and has_goals
+    imitates = dreams and bool(config.labels) and len(demonstrated_rows(training)) > 0
     if dreams:
         rest = config.refinement.iterations + config.imagination.iterations
+        rest += config.imitation.iterations if imitates else 0
     else:
         rest = config.distill.decisions * config.distill.rounds // DECISIONS_A_STEP
     counter = _Counter(progress, jepa.iterations + rest)
@@ -210,8 +214,16 @@ def _train(
         refine_predictor(agent, encoded, config.refinement, counter.stage())
         seconds["refinement"] = time.monotonic() - begin
         begin = time.monotonic()
+        if imitates:
+            stage = counter.stage()
+            metrics["policy_error"] = imitate(agent, encoded, config.imitation, stage)
         figures |= learn_in_imagination(
-            agent, encoded.states, config.imagination, record["goal_unit"], counter.stage()
+            agent,
+            encoded.states,
+            config.imagination,
+            record["goal_unit"],
+            counter.stage(),
+            learns_policy=not imitates,
         )
     else:
         with tempfile.TemporaryDirectory() as temporary:
@@ -277,7 +289,7 @@ def take_up(agent: Agent, before: Agent, folder: str) -> None:
         ValueError: they are not alike; names what differs.
     """
     ours, theirs = dataclasses.asdict(agent.shape), dataclasses.asdict(before.shape)
-    is_of_goals = ours.pop("goal") == theirs["goal"]
+    is_of_goals = all([ours.pop(name) == theirs[name] for name in ("goal", "relations")])
     for name, value in ours.items():
         if theirs[name] != value:
             raise ValueError(

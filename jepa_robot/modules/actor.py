@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jepa_robot.models import Bundle
+from jepa_robot.models import PRECISIONS, Bundle
 from jepa_robot.modules.cost import Cost, InvalidConfiguration, optional
 from jepa_robot.modules.imagined import Imagined
 from jepa_robot.modules.switch import Switch, SwitchConfig
@@ -28,12 +28,15 @@ class ActorConfig:
     planner: PlannerConfig
     seed: int
     replan: str
+    precision: str
     goal_latent: np.ndarray | None
     auto: SwitchConfig
 
     @classmethod
-    def from_section(cls, section: Mapping, latent_size: int) -> ActorConfig:
-        """Check a section.
+    def from_section(
+        cls, section: Mapping, latent_size: int, precisions: Sequence[str] = tuple(PRECISIONS)
+    ) -> ActorConfig:
+        """Check a section; ``precisions`` are those that a bundle offers.
 
         Raises:
             InvalidConfiguration: names the field, its value and what was expected.
@@ -46,6 +49,12 @@ class ActorConfig:
             raise InvalidConfiguration(
                 f"actor.replan is {replan!r}, expected one of {list(REPLANNING)}"
             )
+        precision = section.get("precision", precisions[0])
+        if precision not in precisions:
+            raise InvalidConfiguration(
+                f"actor.precision is {precision!r}, expected one that the bundle has: "
+                f"{list(precisions)}"
+            )
         seed = section.get("seed", 0)
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise InvalidConfiguration(f"actor.seed is {seed!r}, expected a whole number from 0")
@@ -54,7 +63,7 @@ class ActorConfig:
         if mode in (MODE_1, AUTO) and latent is None:
             raise InvalidConfiguration(f"actor.goal_latent is missing, expected one in mode {mode}")
         auto = switch_config(section.get("auto", {}))
-        return cls(mode, name, planner, seed, replan, latent, auto)
+        return cls(mode, name, planner, seed, replan, precision, latent, auto)
 
 
 def planner_config(section: Mapping) -> tuple[str, PlannerConfig]:
@@ -136,6 +145,7 @@ class Actor:
             state,
             config.goal_latent,
             config.planner.weights(),
+            PRECISIONS[config.precision],
         )
         before = self._done if before is None and len(state) == 1 else before
         return self._planner.plan(problem, shift, deadline, before)

@@ -32,8 +32,8 @@ class InProcessAgent:
         """Take up a task with its goal, as the configurator gives it, and forget what was."""
         sections = self.configurator.sections(task)
         self._cost.configure(CostConfig.for_bundle(sections["cost"], self._bundle))
-        size = self._bundle.latent_size
-        self._actor.configure(ActorConfig.from_section(sections["actor"], size))
+        known = (self._bundle.latent_size, self._bundle.precisions)
+        self._actor.configure(ActorConfig.from_section(sections["actor"], *known))
         self._perception.forget()
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from jepa_robot import resources
-from jepa_robot.models import Bundle
+from jepa_robot.models import FLOAT32, PRECISIONS, Bundle
 from jepa_robot.modules.actor import (
     AUTO,
     MODE_2,
@@ -48,6 +48,7 @@ class Task:
     planner: dict
     seed: int = 0
     replan: str = REPLANNING[0]
+    precision: str = FLOAT32
     auto: dict = field(default_factory=dict)
     goal_position: tuple[float, ...] | None = None
     goal_latent: tuple[float, ...] | None = None
@@ -99,7 +100,7 @@ class Configuration:
 
 def task_text(task: Task) -> str:
     """A task without its goal as YAML, which :func:`load_task` reads."""
-    fields = ("name", "mode", "weights", "planner", "seed", "replan", "auto")
+    fields = ("name", "mode", "weights", "planner", "seed", "replan", "precision", "auto")
     plain = {field: getattr(task, field) for field in fields}
     return yaml.safe_dump({**plain, "goal": {"label": task.goal_label}})
 
@@ -141,6 +142,7 @@ def _read(section: Section) -> Task:
         planner=planner,
         seed=section.integer("seed", 0),
         replan=section.text("replan", REPLANNING[0], choices=REPLANNING),
+        precision=section.text("precision", FLOAT32, choices=tuple(PRECISIONS)),
         auto=auto,
         goal_position=goal.numbers("position", 3, None),
         goal_label=goal.text("label", LABELS[0], choices=LABELS),
@@ -215,6 +217,7 @@ class Configurator:
                 "planner": task.planner,
                 "seed": task.seed,
                 "replan": task.replan,
+                "precision": task.precision,
                 "auto": task.auto,
                 "goal_latent": latent,
             },
@@ -227,6 +230,11 @@ class Configurator:
             raise InvalidTask(
                 f"weights names {unknown}, expected some of {list(self._bundle.terms)}, the terms "
                 f"of bundle {self._bundle.id}"
+            )
+        if task.precision not in self._bundle.precisions:
+            raise InvalidTask(
+                f"precision is {task.precision!r}, expected one that bundle {self._bundle.id} has: "
+                f"{list(self._bundle.precisions)}; export it anew for others"
             )
         if task.goal_position is None:
             return task

@@ -22,6 +22,7 @@ class Imagined:
         states: ``[B, S]``, where to plan from.
         goal: of the policy ``[D]``; None for no policy.
         step_weights: how much each step counts, ``[H]``.
+        graph: that rolls out and costs.
     """
 
     def __init__(
@@ -32,14 +33,16 @@ class Imagined:
         states: np.ndarray,
         goal: np.ndarray | None,
         step_weights: np.ndarray,
+        graph: str = "plan",
     ) -> None:
         self._bundle, self._world_model, self._cost = bundle, world_model, cost
         self._states, self._goal, self._weights = states, goal, step_weights
+        self._graph = graph
         self.starts, self.has_policy = len(states), goal is not None
         self.has_gradients = all(bundle.has(graph) for graph in DERIVATIVES)
 
     def costs(self, actions: np.ndarray) -> np.ndarray:
-        costs = self._run("plan", actions)["costs"]
+        costs = self._run(self._graph, actions)["costs"]
         return costs.mean(axis=-1).reshape(actions.shape[:2])
 
     def gradients(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -83,7 +83,9 @@ class ActorNode(AgentNode):
 
     def parse(self, sections: dict) -> tuple[ActorConfig, CostConfig]:
         return (
-            ActorConfig.from_section(sections["actor"], self.bundle.latent_size),
+            ActorConfig.from_section(
+                sections["actor"], self.bundle.latent_size, self.bundle.precisions
+            ),
             CostConfig.for_bundle(sections["cost"], self.bundle),
         )
 

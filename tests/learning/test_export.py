@@ -128,7 +128,7 @@ def test_the_manifest_tells_what_the_bundle_is_and_fits_its_robot(bundle, contra
     bundle.check_fits(contract)
     manifest = bundle.manifest
     graphs = set(GRAPHS) - {"critic"}  # its policy imitates the planner
-    files = graphs | {*FUSED, *DERIVATIVES}
+    files = graphs | {*FUSED, *DERIVATIVES, "plan_int8"}
     assert set(manifest["files"]) == {f"{name}.onnx" for name in files}
     assert set(manifest["parity"]) == graphs | {"plan", "plan_gradient"}
     assert max(manifest["parity"].values()) < 3e-5

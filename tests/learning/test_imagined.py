@@ -60,8 +60,8 @@ def make(bundle, contract):
     goal = np.full(bundle.latent_size, 0.5, np.float32)
     weights = np.linspace(1, 2, HORIZON, dtype=np.float32)
 
-    def problem(states):
-        return Imagined(bundle, WorldModel(bundle), cost, states, goal, weights)
+    def problem(states, graph="plan"):
+        return Imagined(bundle, WorldModel(bundle), cost, states, goal, weights, graph)
 
     problem.cost = cost
     return problem
@@ -74,6 +74,15 @@ def test_costs_are_those_of_world_model_and_cost_one_after_the_other(make, bundl
     for start, (state, some) in enumerate(zip(states, actions, strict=True)):
         expected = make.cost.total(model.rollout(state[None], some), some, weights)
         np.testing.assert_allclose(costs[start], expected, rtol=1e-4)
+
+
+def test_eight_bits_cost_nearly_the_same(make, bundle, states):
+    assert bundle.precisions == ("float32", "int8")
+    actions = np.random.default_rng(1).uniform(-1, 1, (2, 50, HORIZON, 3)).astype(np.float32)
+    exact, rounded = make(states).costs(actions), make(states, "plan_int8").costs(actions)
+    assert (exact != rounded).mean() > 0.9
+    error = np.abs(rounded - exact).mean(axis=1)
+    assert (error < 0.1 * exact.std(axis=1)).all()
 
 
 def test_following_the_policy_gives_its_actions_in_imagination(make, bundle, states):
