@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import io
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from jepa_robot.planning import PLANNERS, Plan, Planner, PlannerConfig, Problem
+
 Costs = Callable[[Tensor], Tensor]
 Step = Callable[[Tensor, Tensor], Tensor]
 STD, TEMPERATURE = 0.7, 1.0
+THEIR_CEM = "stable-worldmodel's CEM"
 
 
 def peers(
@@ -53,7 +58,7 @@ def peers(
     for name, kind in (("CEM", CEMSolver), ("MPPI", MPPISolver)):
         solver = kind(_Costable(costs), **size)
         solver.configure(action_space=space, n_envs=1, config=config)
-        found[f"stable-worldmodel's {name}"] = lambda solver=solver: _quiet(solver)
+        found[THEIR_CEM.replace("CEM", name)] = lambda solver=solver: _quiet(solver)
     mppi = MPPI(
         step,
         stage,
@@ -74,6 +79,66 @@ def peers(
     return found | {"pytorch-mppi": plan}
 
 
+class TheirCEM(Planner):
+    """stable-worldmodel's CEM as a planner of ours, so that its success can be judged.
+
+    It begins with its last plan, shifted, as its own policy has it do.
+    """
+
+    @dataclass(frozen=True)
+    class Config(PlannerConfig):
+        elites: int = 30
+
+    def __init__(self, config: Config, action_size: int, seed: int = 0) -> None:
+        import gymnasium
+        from stable_worldmodel.solver import CEMSolver
+
+        super().__init__(config, action_size, seed)
+        size = {"num_samples": config.candidates, "n_steps": config.iterations}
+        self._problem: Problem | None = None
+        self._solver = CEMSolver(
+            _Costable(self._costs), **size, topk=config.elites, var_scale=config.std, seed=seed
+        )
+        self._solver.configure(
+            action_space=gymnasium.spaces.Box(-1, 1, (1, action_size)),
+            n_envs=1,
+            config=SimpleNamespace(horizon=config.horizon, action_block=1),
+        )
+
+    def _costs(self, actions: Tensor) -> Tensor:
+        return torch.from_numpy(self._problem.costs(actions.clamp(-1, 1).numpy()[None])[0])
+
+    def plan(
+        self,
+        problem: Problem,
+        shift: int = 1,
+        deadline: float | None = None,
+        before: np.ndarray | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Plan:
+        self._problem, start = problem, torch.from_numpy(self._warm_start(1, shift))
+        solved = _quiet(self._solver, start)
+        self._last = solved["actions"].numpy()
+        cost = np.zeros(1, np.float32)
+        return Plan(np.clip(self._last, -1, 1), cost, self.config.iterations)
+
+    def _begin(self, search: object, start: np.ndarray) -> None:
+        raise NotImplementedError
+
+    _improve = _center = _begin
+
+
+def register_peer() -> bool:
+    """Let `THEIR_CEM` be a planner like ours, where stable-worldmodel is installed."""
+    try:
+        import stable_worldmodel.solver  # noqa: F401
+    except ImportError as error:
+        print(f"{error}: without {THEIR_CEM}")
+        return False
+    PLANNERS[THEIR_CEM] = TheirCEM
+    return True
+
+
 class _Costable:
     """What a solver of stable-worldmodel takes for a model."""
 
@@ -84,6 +149,6 @@ class _Costable:
         return self._costs(candidates[0])[None]
 
 
-def _quiet(solver: Callable) -> None:
+def _quiet(solver: Callable, start: Tensor | None = None) -> dict:
     with contextlib.redirect_stdout(io.StringIO()):  # each solve prints how long it took
-        solver({"known": np.zeros((1, 1), np.float32)})
+        return solver({"known": np.zeros((1, 1), np.float32)}, init_action=start)

@@ -21,7 +21,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from _planning_peers import peers
+from _planning_peers import THEIR_CEM, peers, register_peer
 from _report import Report, Row
 from _seeds import DRAWS, Results
 
@@ -32,7 +32,7 @@ from jepa_robot.learning.fused_parity import imagined_costs
 from jepa_robot.learning.fusing import Sizes
 from jepa_robot.learning.networks import Agent, AgentShape
 from jepa_robot.learning.predictors import PredictorConfig
-from jepa_robot.models import Bundle
+from jepa_robot.models import FLOAT32, PRECISIONS, Bundle
 from jepa_robot.modules.configurator import load_task
 from jepa_robot.modules.cost import Cost, CostConfig
 from jepa_robot.modules.imagined import Imagined
@@ -51,6 +51,7 @@ ROUNDS, QUICK_ROUNDS = 40, 5
 WORK = {"candidates": 256, "horizon": 5, "iterations": 5, "elites": 24}
 ENOUGH = {"candidates": 32, "iterations": 2, "elites": 4}  # for reach, see success
 THEIR_DEFAULTS = {"candidates": 300, "iterations": 30, "elites": 30}  # stable-worldmodel's
+THEIR_ENOUGH = {"candidates": 64, "iterations": 3, "elites": 8}  # likewise
 ROBOT = "panda"
 WEIGHTS = {"goal_distance": 1.0, "effort": 0.01}
 GROWTH = {
@@ -74,6 +75,10 @@ BUDGETS: dict[str, tuple[dict, ...]] = {
         {"candidates": n, "iterations": i, "elites": e} for n, i, e in ((16, 1, 4), (64, 2, 8))
     ),
     "ilqr": ({"iterations": 1}, {"iterations": 3}),
+    THEIR_CEM: (
+        *({"candidates": n, "iterations": i} for n, i in ((64, 2), (64, 3), (128, 3))),
+        {key: THEIR_DEFAULTS[key] for key in ("candidates", "iterations")},
+    ),
 }
 
 
@@ -97,6 +102,7 @@ def main(
 ) -> None:
     """Measure planners."""
     torch.set_num_threads(threads)
+    register_peer()
     report = Report("planning")
     parts = part or list(Part)
     if Part.speed in parts:
@@ -109,7 +115,8 @@ def main(
             bench.run_modes(name)
         if Part.success in parts:
             for one in planner or BUDGETS:
-                bench.run(name, one)
+                if one in PLANNERS:  # a peer's may not be installed
+                    bench.run(name, one)
     for row in bench.rows():
         report.add(row)
     report.write(full=not quick, json_file=json_file, merge=True)
@@ -153,13 +160,14 @@ class Work:
         goal = np.array([0.5, 0.1, 0.3], np.float32)
         return cls(agent, sizes, bundle, state.astype(np.float32), goal, folder)
 
-    def problem(self, horizon: int) -> Imagined:
-        """In the fused graphs."""
+    def problem(self, horizon: int, precision: str = FLOAT32) -> Imagined:
+        """In a fused graph."""
         cost = Cost(self.bundle, load_contract(ROBOT))
         section = {"weights": WEIGHTS, "goal": {"position": self.goal}}
         cost.configure(CostConfig.for_bundle(section, self.bundle))
         weights = np.ones(horizon, np.float32)
-        return Imagined(self.bundle, WorldModel(self.bundle), cost, self.state, None, weights)
+        known = (self.bundle, WorldModel(self.bundle), cost, self.state, None, weights)
+        return Imagined(*known, PRECISIONS[precision])
 
     def torch_costs(self, actions: torch.Tensor) -> torch.Tensor:
         """The same in torch: ``[N]`` of ``[N, H, A]``."""
@@ -241,6 +249,8 @@ def measure_speed(report: Report, rounds: int, threads: int) -> None:
     eager = make_planner(*read_planner({"name": "cem", **WORK}), work.sizes.actions)
     quick = make_planner(*read_planner({"name": "cem", **WORK, **ENOUGH}), work.sizes.actions)
     problem, in_torch = work.problem(horizon), TorchProblem(work)
+    eight = make_planner(*read_planner({"name": "cem", **WORK}), work.sizes.actions)
+    rounded = work.problem(horizon, "int8")
     size = {key: WORK[key] for key in ("candidates", "horizon", "iterations")}
     torchs = (
         work.torch_costs,
@@ -249,14 +259,20 @@ def measure_speed(report: Report, rounds: int, threads: int) -> None:
         torch.from_numpy(work.state[0]),
         work.sizes.actions,
     )
-    defaults = peers(*torchs, **{**WORK, **THEIR_DEFAULTS})
+    others = {
+        f"{name}, {size['candidates']}x{size['iterations']}": call
+        for size in (THEIR_DEFAULTS, THEIR_ENOUGH)
+        for name, call in peers(*torchs, **{**WORK, **size}).items()
+        if name == THEIR_CEM
+    }
     tried: dict[str, Callable[[], object]] = {
         "ours": lambda: ours.plan(problem),
         "ours, 32 candidates, 2 iterations": lambda: quick.plan(problem),
+        "ours, int8": lambda: eight.plan(rounded),
         "ours, in torch": lambda: eager.plan(in_torch),
         "matrix products alone": work.products(**size),
         **peers(*torchs, **WORK),
-        **{f"{name}, its defaults": call for name, call in defaults.items() if "CEM" in name},
+        **others,
     }
     times = _in_turns(tried, rounds)
     title = f"speed, {threads} thread(s), {'x'.join(map(str, size.values()))}"
@@ -324,13 +340,19 @@ class SuccessBench:
         shipped = load_task(CELLS[cell][1]).planner
         self._judge(cell, REFERENCE, shipped)
         for budget in BUDGETS[planner]:
-            self._judge(cell, _title(planner, budget), _settings(shipped, planner, budget))
+            title, settings = _title(planner, budget), _settings(shipped, planner, budget)
+            self._judge(cell, title, settings)
+            if planner == "cem":
+                self._judge(cell, f"{title}, int8", settings, precision="int8")
 
-    def _judge(self, cell: str, title: str, settings: dict, mode: str = "2") -> None:
+    def _judge(
+        self, cell: str, title: str, settings: dict, mode: str = "2", precision: str = FLOAT32
+    ) -> None:
         if self._results.has(cell, title, 0):
             return
         robot, name, goal = CELLS[cell]
-        contract, task = load_contract(robot), replace(load_task(name), planner=settings)
+        contract = load_contract(robot)
+        task = replace(load_task(name), planner=settings, precision=precision)
         judge, episodes = sample_episodes(contract, name, self._goals, TEST_SEED)
         runner = InProcessRunner(contract, Bundle(cell), task, judge, mode, goal)
         try:
