@@ -27,7 +27,7 @@ from jepa_robot.cli.recorder import OURS, Recorder
 from jepa_robot.evaluation import InProcessRunner, sample_episodes
 from jepa_robot.graph import Settings
 from jepa_robot.models import Bundle
-from jepa_robot.modules.configurator import load_task, task_text
+from jepa_robot.modules.configurator import Task, load_task, task_text
 from jepa_robot.nodes.client import AgentClient
 from jepa_robot.nodes.safety import KEPT_TIMES
 from jepa_robot.processes import ProcessGroup
@@ -45,6 +45,7 @@ POLICIES = (
 )
 GOAL = (0.5, 0.15, 0.3)
 LAST = 19  # niceness
+DEADLINE = 0.02  # s
 
 
 def main(
@@ -63,6 +64,7 @@ def main(
             success(report, make_bundle(report, Path(folder)), goals, seed, POLICIES[:2])
     else:
         replanning(report, bundle, 3.0 if quick else 15.0)
+        deadline(report, bundle, 3.0 if quick else 60.0)
         latency(report, bundle, 3.0 if quick else 20.0)
         success(report, bundle, goals, seed, POLICIES)
     report.write(full=not quick, json_file=json_file)
@@ -107,7 +109,7 @@ def replanning(report: Report, bundle: str, seconds: float) -> None:
     times = [t for result in results for t in result.decision_times]
     alone = 1 / np.median(times)
     report.add(Row("replanning: planner alone, in process", alone, "Hz", "", len(times)))
-    with running(contract, bundle, 2, "continuous") as (recorder, _):
+    with running(contract, bundle, replace(task, replan="continuous")) as (recorder, _):
         recorder.clear()
         plans = recorder.plans
         begin = time.monotonic()
@@ -120,11 +122,34 @@ def replanning(report: Report, bundle: str, seconds: float) -> None:
     )
 
 
+def deadline(report: Report, bundle: str, seconds: float) -> None:
+    """Plans that were there in time, and their iterations, while the whole system runs."""
+    contract = load_contract(ROBOT)
+    shipped = load_task("reach")
+    planner = {**shipped.planner, "candidates": 32, "elites": 4, "iterations": 100}
+    task = replace(shipped, planner=planner, deadline=DEADLINE, replan="continuous")
+    with running(contract, bundle, task) as (recorder, _):
+        record(recorder, 2.0)  # until it is known how long an iteration takes
+        counted, iterations = ("plans", "plans_late"), []
+        before = [diagnostic(recorder, "/actor", name) for name in counted]
+        for _ in range(round(seconds)):
+            record(recorder, 1.0)
+            iterations.append(diagnostic(recorder, "/actor", "iterations"))
+        after = [diagnostic(recorder, "/actor", name) for name in counted]
+    plans, late = np.subtract(after, before)
+    name = f"deadline of {1000 * DEADLINE:.0f} ms, whole system running"
+    report.add(Row(f"{name}: plans in time", 100 * (1 - late / plans), "%", "", int(plans)))
+    report.add(
+        Row(f"{name}: iterations, median", float(np.median(iterations)), "", "", len(iterations))
+    )
+
+
 def latency(report: Report, bundle: str, seconds: float) -> None:
     """Ages of the observation at each hop, and memory, in both modes, in real time."""
     contract = load_contract(ROBOT)
     for mode in (1, 2):
-        with running(contract, bundle, mode, "observation") as (recorder, group):
+        task = replace(load_task("reach"), mode=mode)
+        with running(contract, bundle, task) as (recorder, group):
             recorder.clear()
             record(recorder, seconds)
             for hop, ages in recorder.latencies().items():
@@ -141,7 +166,7 @@ def latency(report: Report, bundle: str, seconds: float) -> None:
                 ("jitter_ms_p50", "jitter of its period, median"),
                 ("jitter_ms_p99", "jitter of its period, p99"),
             ):
-                value = safety_diagnostic(recorder, name)
+                value = diagnostic(recorder, "/safety", name)
                 report.add(Row(f"safety stage: {text}: mode {mode}", value, "ms", "", KEPT_TIMES))
             memory = sum(
                 proportional_set_size(process.pid)
@@ -164,10 +189,9 @@ def record(recorder: Recorder, seconds: float) -> None:
 
 
 @contextmanager
-def running(contract: RobotContract, bundle: str, mode: int, replan: str) -> Iterator[tuple]:
+def running(contract: RobotContract, bundle: str, task: Task) -> Iterator[tuple]:
     """A graph in real time, under a task with a goal: its recorder and its processes."""
     settings = Settings(robot=ROBOT, model=bundle, simulator="realtime")
-    task = replace(load_task("reach"), mode=mode, replan=replan)
     with tempfile.TemporaryDirectory(prefix="jepa_robot_logs_") as logs:
         group = ProcessGroup(settings, Path(logs))
         with group, AgentClient(contract, watch=group.watch) as client:
@@ -178,9 +202,9 @@ def running(contract: RobotContract, bundle: str, mode: int, replan: str) -> Ite
             yield recorder, group
 
 
-def safety_diagnostic(recorder: Recorder, name: str) -> float:
-    """A value that the safety stage measured of itself."""
-    values = recorder.client.diagnostics["/safety"].values
+def diagnostic(recorder: Recorder, node: str, name: str) -> float:
+    """A value that a node measured of itself."""
+    values = recorder.client.diagnostics[node].values
     return next(float(pair.value) for pair in values if pair.key == name)
 
 

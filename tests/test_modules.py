@@ -177,6 +177,7 @@ def test_cost_sections_are_checked(section, says, bundle):
         ({"seed": -1}, "actor.seed is -1"),
         ({"auto": {"look": -1}}, "auto.look is -1, expected a whole number from 0"),
         ({"replan": "never"}, "actor.replan is 'never'"),
+        ({"deadline": -1}, "actor.deadline is -1, expected 0 to 10 s"),
         ({"precision": "int8"}, "actor.precision is 'int8', expected one that the bundle has"),
     ],
 )

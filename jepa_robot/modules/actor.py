@@ -17,11 +17,16 @@ from jepa_robot.planning import Plan, PlannerConfig, make_planner, read_planner
 OFF, MODE_1, MODE_2, AUTO = 0, 1, 2, 3
 MODES = (OFF, MODE_1, MODE_2, AUTO)
 REPLANNING = ("observation", "continuous")
+LONGEST_DEADLINE = 10.0  # s
 
 
 @dataclasses.dataclass(frozen=True)
 class ActorConfig:
-    """The actor's section of a configuration, checked."""
+    """The actor's section of a configuration, checked.
+
+    ``deadline``: s after a state came, when a plan from it has to be there; 0 for most of a time
+    step.
+    """
 
     mode: int
     planner_name: str
@@ -29,6 +34,7 @@ class ActorConfig:
     seed: int
     replan: str
     precision: str
+    deadline: float
     goal_latent: np.ndarray | None
     auto: SwitchConfig
 
@@ -58,12 +64,18 @@ class ActorConfig:
         seed = section.get("seed", 0)
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise InvalidConfiguration(f"actor.seed is {seed!r}, expected a whole number from 0")
+        deadline = section.get("deadline", 0.0)
+        is_number = isinstance(deadline, (int, float)) and not isinstance(deadline, bool)
+        if not is_number or not 0 <= deadline <= LONGEST_DEADLINE:
+            raise InvalidConfiguration(
+                f"actor.deadline is {deadline!r}, expected 0 to {LONGEST_DEADLINE:g} s"
+            )
         latent = optional("actor.goal_latent", section.get("goal_latent"), latent_size)
         name, planner = planner_config(section.get("planner", {}))
         if mode in (MODE_1, AUTO) and latent is None:
             raise InvalidConfiguration(f"actor.goal_latent is missing, expected one in mode {mode}")
         auto = switch_config(section.get("auto", {}))
-        return cls(mode, name, planner, seed, replan, precision, latent, auto)
+        return cls(mode, name, planner, seed, replan, precision, deadline, latent, auto)
 
 
 def planner_config(section: Mapping) -> tuple[str, PlannerConfig]:

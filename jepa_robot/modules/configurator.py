@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from jepa_robot import resources
 from jepa_robot.models import FLOAT32, PRECISIONS, Bundle
 from jepa_robot.modules.actor import (
     AUTO,
+    LONGEST_DEADLINE,
     MODE_2,
     MODES,
     REPLANNING,
@@ -49,6 +50,7 @@ class Task:
     seed: int = 0
     replan: str = REPLANNING[0]
     precision: str = FLOAT32
+    deadline: float = 0.0
     auto: dict = field(default_factory=dict)
     goal_position: tuple[float, ...] | None = None
     goal_latent: tuple[float, ...] | None = None
@@ -100,8 +102,7 @@ class Configuration:
 
 def task_text(task: Task) -> str:
     """A task without its goal as YAML, which :func:`load_task` reads."""
-    fields = ("name", "mode", "weights", "planner", "seed", "replan", "precision", "auto")
-    plain = {field: getattr(task, field) for field in fields}
+    plain = {f.name: getattr(task, f.name) for f in fields(task) if not f.name.startswith("goal_")}
     return yaml.safe_dump({**plain, "goal": {"label": task.goal_label}})
 
 
@@ -143,6 +144,7 @@ def _read(section: Section) -> Task:
         seed=section.integer("seed", 0),
         replan=section.text("replan", REPLANNING[0], choices=REPLANNING),
         precision=section.text("precision", FLOAT32, choices=tuple(PRECISIONS)),
+        deadline=section.number("deadline", 0.0, low=0, high=LONGEST_DEADLINE),
         auto=auto,
         goal_position=goal.numbers("position", 3, None),
         goal_label=goal.text("label", LABELS[0], choices=LABELS),
@@ -218,6 +220,7 @@ class Configurator:
                 "seed": task.seed,
                 "replan": task.replan,
                 "precision": task.precision,
+                "deadline": task.deadline,
                 "auto": task.auto,
                 "goal_latent": latent,
             },

@@ -56,7 +56,7 @@ class ActorNode(AgentNode):
         self._duration = 0.0  # s, running mean
         self._planned_at: int | None = None  # ns, of the observation that was last planned from
         self._wanted: tuple[int, bool] | None = None  # whether an observation asks for a plan
-        self._plans = self._unimproved = 0
+        self._plans = self._unimproved = self._late = 0
         self._taken_up = 0  # configurations so far: a plan belongs to the one it began under
 
     def connect(self) -> None:
@@ -187,7 +187,8 @@ class ActorNode(AgentNode):
             self._publish_plan(last)  # the observation was sent again: so is the answer
             return
         begin = time.monotonic()
-        deadline = None if self.is_lockstep else begin + DEADLINE * self._step / 1e9
+        allowed = self._actor.config.deadline or DEADLINE * self._step / 1e9
+        deadline = None if self.is_lockstep else begin + allowed
         in_flight = self._rows_in_flight(last, self._steps_since(last and last.stamp, stamp))
         then = state
         if len(in_flight):
@@ -196,9 +197,8 @@ class ActorNode(AgentNode):
         shift = self._steps_since(self._planned_at, stamp)
         made = self._actor.plan(then, shift, deadline, before)
         self._planned_at = stamp
-        self._duration = DURATION_MEMORY * self._duration + (1 - DURATION_MEMORY) * (
-            time.monotonic() - begin
-        )
+        taken = time.monotonic() - begin
+        self._duration = DURATION_MEMORY * self._duration + (1 - DURATION_MEMORY) * taken
         rows = np.concatenate([in_flight, self._actor.choose(then, made.actions[0])])
         plan = PublishedPlan(stamp, rows)
         with self._wake:
@@ -211,10 +211,12 @@ class ActorNode(AgentNode):
             self._publish_plan(plan)
         self._plans += 1
         self._unimproved += not made.iterations
+        self._late += deadline is not None and taken > allowed
         self.diagnostics.values |= {
             "planning_ms": round(1000 * self._duration, 2),
             "iterations": made.iterations,
             "plans": self._plans,
+            "plans_late": self._late,
             "plans_unimproved": self._unimproved,  # the deadline left no time for an iteration
             "plan_age_ms": round((self.now() - stamp) / 1e6, 1),
         }
