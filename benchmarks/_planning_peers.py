@@ -58,7 +58,7 @@ def peers(
     for name, kind in (("CEM", CEMSolver), ("MPPI", MPPISolver)):
         solver = kind(_Costable(costs), **size)
         solver.configure(action_space=space, n_envs=1, config=config)
-        found[THEIR_CEM.replace("CEM", name)] = lambda solver=solver: _quiet(solver)
+        found[THEIR_CEM.replace("CEM", name)] = lambda solver=solver: _solved(solver)
     mppi = MPPI(
         step,
         stage,
@@ -117,7 +117,7 @@ class TheirCEM(Planner):
         clock: Callable[[], float] = time.monotonic,
     ) -> Plan:
         self._problem, start = problem, torch.from_numpy(self._warm_start(1, shift))
-        solved = _quiet(self._solver, start)
+        solved = _solved(self._solver, start)
         self._last = solved["actions"].numpy()
         cost = np.zeros(1, np.float32)
         return Plan(np.clip(self._last, -1, 1), cost, self.config.iterations)
@@ -149,6 +149,11 @@ class _Costable:
         return self._costs(candidates[0])[None]
 
 
-def _quiet(solver: Callable, start: Tensor | None = None) -> dict:
-    with contextlib.redirect_stdout(io.StringIO()):  # each solve prints how long it took
-        return solver({"known": np.zeros((1, 1), np.float32)}, init_action=start)
+def quiet(call: Callable[[], dict]) -> dict:
+    """What a solver returns, without what it prints."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return call()
+
+
+def _solved(solver: Callable, start: Tensor | None = None) -> dict:
+    return quiet(lambda: solver({"known": np.zeros((1, 1), np.float32)}, init_action=start))

@@ -21,6 +21,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from _lewm import decisions
 from _planning_peers import THEIR_CEM, peers, register_peer
 from _report import Report, Row
 from _seeds import DRAWS, Results
@@ -47,6 +48,7 @@ REFERENCE = "as shipped"
 FIGURES = {"decision_ms": ("a decision", "ms"), "planned": ("planned decisions", "%")}
 NON_INFERIOR = 5.0  # points of success
 ROUNDS, QUICK_ROUNDS = 40, 5
+LEWM_ROUNDS = 8  # of half a minute
 # The same work for everyone: candidates, steps, iterations; sizes as of a reach bundle.
 WORK = {"candidates": 256, "horizon": 5, "iterations": 5, "elites": 24}
 ENOUGH = {"candidates": 32, "iterations": 2, "elites": 4}  # for reach, see success
@@ -87,6 +89,7 @@ class Part(str, Enum):
 
     speed = "speed"
     growth = "growth"
+    lewm = "lewm"
     success = "success"
     modes = "modes"
 
@@ -109,6 +112,8 @@ def main(
         measure_speed(report, QUICK_ROUNDS if quick else ROUNDS, threads)
     if Part.growth in parts:
         measure_growth(report, QUICK_ROUNDS if quick else ROUNDS, threads)
+    if Part.lewm in parts:
+        measure_lewm(report, QUICK_ROUNDS if quick else LEWM_ROUNDS, quick, threads)
     bench = SuccessBench(RUNS / "quick" if quick else RUNS, QUICK_GOALS if quick else goals)
     for name in cell or CELLS:
         if Part.modes in parts:
@@ -274,14 +279,8 @@ def measure_speed(report: Report, rounds: int, threads: int) -> None:
         **peers(*torchs, **WORK),
         **others,
     }
-    times = _in_turns(tried, rounds)
     title = f"speed, {threads} thread(s), {'x'.join(map(str, size.values()))}"
-    for name, taken in times.items():
-        value = 1000 * float(np.median(taken))
-        report.add(Row(f"{title}, {name}: a decision", value, "ms", n=rounds))
-        if name != "ours":
-            ratio, low, high = _ratio(taken, times["ours"])
-            report.add(Row(f"{title}, {name}: times ours", ratio, "", "ours", rounds, low, high))
+    _report_ratios(report, title, tried, rounds)
 
 
 def measure_growth(report: Report, rounds: int, threads: int) -> None:
@@ -302,6 +301,33 @@ def measure_growth(report: Report, rounds: int, threads: int) -> None:
             report.add(Row(f"{title} {value}: a decision", 1000 * taken, "ms", n=rounds))
         report.add(Row(f"{title}: each", 1000 * slope, "ms", n=rounds))
         report.add(Row(f"{title}: beside", 1000 * begin, "ms", n=rounds))
+
+
+def measure_lewm(report: Report, rounds: int, quick: bool, threads: int) -> None:
+    """LeWM's architecture at its size, from pictures to a plan, in turns."""
+    size = {"horizon": WORK["horizon"], **THEIR_DEFAULTS}
+    if quick:
+        size |= {"candidates": 32, "iterations": 2, "elites": 4}
+    try:
+        tried = decisions(**size, threads=threads)
+    except ImportError as error:
+        print(f"{error}: without LeWM's architecture")
+        return
+    work = "x".join(str(size[key]) for key in ("candidates", "horizon", "iterations"))
+    _report_ratios(report, f"LeWM's architecture, {threads} thread(s), {work}", tried, rounds)
+
+
+def _report_ratios(
+    report: Report, title: str, tried: dict[str, Callable[[], object]], rounds: int
+) -> None:
+    """Medians, and median ratios to ours."""
+    times = _in_turns(tried, rounds)
+    for name, taken in times.items():
+        value = 1000 * float(np.median(taken))
+        report.add(Row(f"{title}, {name}: a decision", value, "ms", n=rounds))
+        if name != "ours":
+            ratio, low, high = _ratio(taken, times["ours"])
+            report.add(Row(f"{title}, {name}: times ours", ratio, "", "ours", rounds, low, high))
 
 
 def _in_turns(tried: dict[object, Callable[[], object]], rounds: int) -> dict[object, np.ndarray]:
