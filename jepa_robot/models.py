@@ -116,9 +116,10 @@ class Session:
         """The graph's first output."""
         return self._session.run(None, inputs)[0]
 
-    def run(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """All outputs by name."""
-        return dict(zip(self.outputs, self._session.run(None, inputs), strict=True))
+    def run(self, *outputs: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs by name: those that are named, or all; what nobody asks for is not copied."""
+        names = outputs or tuple(self.outputs)
+        return dict(zip(names, self._session.run(names, inputs), strict=True))
 
 
 class Bundle:

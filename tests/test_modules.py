@@ -186,6 +186,18 @@ def test_actor_sections_are_checked(section, says):
         ActorConfig.from_section(section, 6, ["float32"])
 
 
+def test_what_was_warmed_up_loads_no_graph_when_it_decides(tiny, contract):
+    bundle = Bundle(tiny)
+    section = {"weights": {"goal_latent": 1.0}, "goal": {"latent": [0.1] * 6}}
+    actor = Actor(bundle, WorldModel(bundle), configured(bundle, contract, section))
+    task = {"mode": 2, "goal_latent": [0.1] * 6, "planner": {"seeds": 1}}
+    actor.configure(ActorConfig.from_section(task, 6))
+    actor.warm_up()
+    loaded = dict(bundle._sessions)
+    actor.plan(np.zeros((1, bundle.state_size), np.float32))
+    assert bundle._sessions == loaded
+
+
 def test_planning_lowers_the_cost_that_it_is_given(bundle, contract):
     goal = [0.3, -0.2, 0.1, 0.0, 0.2, 0.1]
     section = {"weights": {"goal_latent": 1.0}, "goal": {"latent": goal}}

@@ -16,6 +16,7 @@ from jepa_robot.planning import Plan, PlannerConfig, make_planner, read_planner
 
 OFF, MODE_1, MODE_2, AUTO = 0, 1, 2, 3
 MODES = (OFF, MODE_1, MODE_2, AUTO)
+PLANNING_MODES = (MODE_2, AUTO)
 REPLANNING = ("observation", "continuous")
 LONGEST_DEADLINE = 10.0  # s
 
@@ -149,18 +150,31 @@ class Actor:
 
         Without ``before`` what was done last is that, from a single state.
         """
-        config, self._since_plan = self.config, 0
-        problem = Imagined(
+        self._since_plan = 0
+        before = self._done if before is None and len(state) == 1 else before
+        return self._planner.plan(self._problem(state), shift, deadline, before)
+
+    def warm_up(self) -> None:
+        """Compute once what decisions are made of: graphs are loaded, and slow the first time."""
+        config, state = self.config, np.zeros((1, self._bundle.state_size), np.float32)
+        if config.goal_latent is not None:
+            self.react(state)
+        if config.mode in PLANNING_MODES:
+            size = (1, config.planner.candidates, config.planner.horizon, self._bundle.action_size)
+            problem, nothing = self._problem(state), np.zeros(size, np.float32)
+            descends = self._planner.needs_gradients and problem.has_gradients
+            (problem.gradients if descends else problem.costs)(nothing)
+
+    def _problem(self, state: np.ndarray) -> Imagined:
+        return Imagined(
             self._bundle,
             self._world_model,
             self._cost,
             state,
-            config.goal_latent,
-            config.planner.weights(),
-            PRECISIONS[config.precision],
+            self.config.goal_latent,
+            self.config.planner.weights(),
+            PRECISIONS[self.config.precision],
         )
-        before = self._done if before is None and len(state) == 1 else before
-        return self._planner.plan(problem, shift, deadline, before)
 
     def wants_plan(self, state: np.ndarray) -> bool:
         """Whether an observed state ``[1, S]`` is to be planned from; ask once for each.

@@ -42,12 +42,12 @@ class Imagined:
         self.has_gradients = all(bundle.has(graph) for graph in DERIVATIVES)
 
     def costs(self, actions: np.ndarray) -> np.ndarray:
-        costs = self._run(self._graph, actions)["costs"]
-        return costs.mean(axis=-1).reshape(actions.shape[:2])
+        costs = self._run(self._graph, actions, "costs")["costs"]
+        return _over_draws(costs).reshape(actions.shape[:2])
 
     def gradients(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         result = self._run("plan_gradient", actions)
-        costs = result["costs"].mean(axis=-1).reshape(actions.shape[:2])
+        costs = _over_draws(result["costs"]).reshape(actions.shape[:2])
         return costs, result["gradients"].reshape(actions.shape)
 
     def follow(self, noise: np.ndarray) -> np.ndarray:
@@ -93,11 +93,12 @@ class Imagined:
             effort_curvature=bends[1].reshape(*shape, size, size),
         )
 
-    def _run(self, graph: str, actions: np.ndarray) -> dict[str, np.ndarray]:
+    def _run(self, graph: str, actions: np.ndarray, *outputs: str) -> dict[str, np.ndarray]:
         starts, count, horizon, size = actions.shape
         states = self._states if starts == 1 else np.repeat(self._states, count, axis=0)
         inputs = self._cost.inputs
         return self._bundle.session(graph).run(
+            *outputs,
             state=np.ascontiguousarray(states, np.float32),
             actions=np.ascontiguousarray(actions.reshape(-1, horizon, size), np.float32),
             z=np.zeros((starts * count, 1, horizon, self._bundle.z_size), np.float32),
@@ -129,3 +130,8 @@ class Imagined:
         bend = (ahead - behind) / (2 * NUDGE)
         values, vectors = np.linalg.eigh((bend + bend.transpose(0, 2, 1)) / 2)
         return (vectors * np.maximum(values, 0)[:, None]) @ vectors.transpose(0, 2, 1)
+
+
+def _over_draws(costs: np.ndarray) -> np.ndarray:
+    """The mean over draws of z, ``[N]`` of ``[N, K]``."""
+    return costs[:, 0] if costs.shape[1] == 1 else costs.mean(axis=1)

@@ -10,7 +10,7 @@ import numpy as np
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import Image
 
-from jepa_robot.modules.actor import AUTO, MODE_2, OFF, Actor, ActorConfig
+from jepa_robot.modules.actor import AUTO, MODE_2, OFF, PLANNING_MODES, Actor, ActorConfig
 from jepa_robot.modules.cost import Cost, CostConfig
 from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.nodes import messages
@@ -19,7 +19,6 @@ from jepa_robot.nodes.messages import COMMAND
 from jepa_robot.nodes.runtime import ANSWERING, PLANNING, main, schedule
 
 DEADLINE = 0.8  # of a time step: when an any-time planner has to answer, on real time
-PLANNING_MODES = (MODE_2, AUTO)
 DURATION_MEMORY = 0.9  # of the running mean of planning times
 
 
@@ -95,6 +94,7 @@ class ActorNode(AgentNode):
             self._cost.configure(parsed[1])
             self._task = self._last = self._wanted = self._planned_at = None
             self._taken_up += 1
+            self._actor.warm_up()
         self.diagnostics.values["mode"] = parsed[0].mode
         horizon, trained = parsed[0].planner.horizon, self.bundle.trained_horizon
         if parsed[0].mode in PLANNING_MODES and trained and horizon > trained:

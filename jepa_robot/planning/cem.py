@@ -67,7 +67,9 @@ class CEM(Planner):
         for start, best in enumerate(order):
             elites = candidates[start, best[np.isfinite(costs[start, best])]]
             if len(elites):
-                mean, std = elites.mean(axis=0), elites.std(axis=0)
+                mean = np.add.reduce(elites) / np.float32(len(elites))  # np.mean takes as long
+                spread = np.square(elites - mean)  # to check what it is given as to add it up
+                std = np.sqrt(np.add.reduce(spread) / np.float32(len(elites)))
                 self._mean[start] = keep * self._mean[start] + (1 - keep) * mean
                 std = keep * self._std[start] + (1 - keep) * std
                 self._std[start] = np.maximum(std, self.config.min_std)
