@@ -19,6 +19,7 @@ from typing import Any
 from jepa_robot import resources
 from jepa_robot.models import AUTO_PROVIDER, PROVIDERS, Bundle
 from jepa_robot.modules.configurator import load_task
+from jepa_robot.modules.distributed import DISTRIBUTED, PLACES
 from jepa_robot.robot.contract import load_contract
 
 COMPOSITIONS = ("processes", "single")
@@ -40,8 +41,10 @@ class Settings:
     else ``realtime`` or ``lockstep``. ``scene`` is the simulator's, by the name of a task that it
     knows, empty for that of ``task``, with ``distractors`` in it. ``composition`` ``single`` runs
     the six modules in one process; the safety stage always has its own. ``provider``: what runs the
-    bundle's graphs, ``auto`` for the GPU where there is one. ``dry_run``: nothing is commanded.
-    ``remappings``: by node, the topics that it knows by another name.
+    bundle's graphs, ``auto`` for the GPU where there is one. ``planning`` ``distributed`` lets the
+    world model and cost nodes work for the actor's plans. ``only``: names of the processes that are
+    started here, joined by commas, where others are on other machines; empty for all. ``dry_run``:
+    nothing is commanded. ``remappings``: by node, the topics that it knows by another name.
     """
 
     robot: str = "panda"
@@ -59,6 +62,8 @@ class Settings:
     params_file: str = ""
     composition: str = COMPOSITIONS[0]
     provider: str = AUTO_PROVIDER
+    planning: str = PLACES[0]
+    only: str = ""
     respawn: bool = True
     dry_run: bool = False
     remappings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -70,6 +75,7 @@ class Settings:
             ("simulator", (None, *CLOCKS)),
             ("log_level", LOG_LEVELS),
             ("provider", (AUTO_PROVIDER, *PROVIDERS)),
+            ("planning", PLACES),
         ):
             value = getattr(self, name)
             if value not in known:
@@ -78,6 +84,11 @@ class Settings:
             raise ValueError(
                 "use_sim_time is true with a simulator in real time, which publishes no /clock: "
                 "expected it false, or the simulator in lockstep"
+            )
+        if self.planning == DISTRIBUTED and self.composition == "single":
+            raise ValueError(
+                "composition is 'single' with planning 'distributed', which is for modules in "
+                "processes of their own: expected 'processes'"
             )
         if self.namespace.strip("/") and not NAMESPACE.fullmatch(self.namespace):
             raise ValueError(
@@ -118,7 +129,20 @@ def check(settings: Settings) -> None:
 
 
 def node_list(settings: Settings) -> list[NodeSpec]:
-    """The processes of a graph, in the order in which they are started."""
+    """The processes of a graph that are started here, in that order.
+
+    Raises:
+        ValueError: ``only`` names one that the graph does not have.
+    """
+    specs = _whole_graph(settings)
+    wanted = [name.strip() for name in settings.only.split(",") if name.strip()]
+    known = [spec.name for spec in specs]
+    if unknown := [name for name in wanted if name not in known]:
+        raise ValueError(f"only names {unknown}, expected some of {known}")
+    return [spec for spec in specs if not wanted or spec.name in wanted]
+
+
+def _whole_graph(settings: Settings) -> list[NodeSpec]:
     is_lockstep = settings.simulator == "lockstep"
     common = {"robot": settings.robot, "use_sim_time": settings.use_sim_time or is_lockstep}
     agent = {**common, "bundle": settings.model, "provider": settings.provider}
@@ -145,8 +169,9 @@ def node_list(settings: Settings) -> list[NodeSpec]:
             NodeSpec("agent", "jepa_robot.nodes.agent", {**agent, **task}, settings.respawn)
         )
         return specs
+    more = {"configurator": task, "actor": {"planning": settings.planning}}
     for name in AGENT:
-        parameters = {**agent, **task} if name == "configurator" else agent
+        parameters = {**agent, **more.get(name, {})}
         specs.append(NodeSpec(name, f"jepa_robot.nodes.{name}", parameters, settings.respawn))
     return specs
 

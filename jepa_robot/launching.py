@@ -89,6 +89,17 @@ AGENT = (
         "What runs the bundle's graphs; auto is the GPU where there is one.",
         (graph.AUTO_PROVIDER, *graph.PROVIDERS),
     ),
+    Argument(
+        "planning",
+        DEFAULT.planning,
+        "Mode-2 in the actor's process, or also in those of world model and cost.",
+        graph.PLACES,
+    ),
+    Argument(
+        "only",
+        DEFAULT.only,
+        "Start these processes alone, names joined by commas; empty for all.",
+    ),
     Argument("respawn", DEFAULT.respawn, "Start a node that died again: true or false."),
 )
 SIMULATOR = (

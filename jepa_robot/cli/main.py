@@ -22,6 +22,7 @@ from jepa_robot.cli.options import (
     Json,
     Mode,
     Model,
+    Planning,
     Randomise,
     Robot,
     Seed,
@@ -270,6 +271,10 @@ def up(
     provider: Annotated[
         str, typer.Option(help="Runs the bundle's graphs: auto, cpu, cuda or tensorrt.")
     ] = "auto",
+    planning: Planning = Planning.local,
+    only: Annotated[
+        str, typer.Option(help="Start these processes alone, names joined by commas.")
+    ] = "",
     respawn: bool = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Do everything but send commands.")
@@ -295,6 +300,8 @@ def up(
         params_file=params_file,
         composition=composition.value,
         provider=provider,
+        planning=planning.value,
+        only=only,
         respawn=respawn,
         dry_run=dry_run,
     )

@@ -72,6 +72,13 @@ class Composition(str, Enum):
     single = "single"
 
 
+class Planning(str, Enum):
+    """Mode-2 in the actor's process, or also in those of world model and cost."""
+
+    local = "local"
+    distributed = "distributed"
+
+
 def options_of(texts: list[str] | None) -> dict:
     """NAME=VALUE, values as YAML."""
     import yaml

@@ -9,6 +9,7 @@ import numpy as np
 
 from jepa_robot.models import PRECISIONS, Bundle
 from jepa_robot.modules.cost import Cost, InvalidConfiguration, optional
+from jepa_robot.modules.distributed import Ask, Distributed
 from jepa_robot.modules.imagined import Imagined
 from jepa_robot.modules.switch import Switch, SwitchConfig
 from jepa_robot.modules.world_model import WorldModel
@@ -110,10 +111,14 @@ class Actor:
         bundle: gives the policy.
         world_model: what Mode-2 imagines with.
         cost: what Mode-2 minimises.
+        ask: who tells what candidates cost; None for the bundle's own graphs.
     """
 
-    def __init__(self, bundle: Bundle, world_model: WorldModel, cost: Cost) -> None:
+    def __init__(
+        self, bundle: Bundle, world_model: WorldModel, cost: Cost, ask: Ask | None = None
+    ) -> None:
         self._bundle, self._world_model, self._cost = bundle, world_model, cost
+        self._ask = ask
         self._policy = bundle.session("policy")
         self.configure(ActorConfig.from_section({}, bundle.latent_size))
 
@@ -152,7 +157,11 @@ class Actor:
         """
         self._since_plan = 0
         before = self._done if before is None and len(state) == 1 else before
-        return self._planner.plan(self._problem(state), shift, deadline, before)
+        if self._ask is None:
+            problem = Imagined(*self._known(state))
+        else:
+            problem = Distributed(self._ask, *self._known(state))
+        return self._planner.plan(problem, shift, deadline, before)
 
     def warm_up(self) -> None:
         """Compute once what decisions are made of: graphs are loaded, and slow the first time."""
@@ -161,12 +170,13 @@ class Actor:
             self.react(state)
         if config.mode in PLANNING_MODES:
             size = (1, config.planner.candidates, config.planner.horizon, self._bundle.action_size)
-            problem, nothing = self._problem(state), np.zeros(size, np.float32)
+            problem, nothing = Imagined(*self._known(state)), np.zeros(size, np.float32)
             descends = self._planner.needs_gradients and problem.has_gradients
             (problem.gradients if descends else problem.costs)(nothing)
 
-    def _problem(self, state: np.ndarray) -> Imagined:
-        return Imagined(
+    def _known(self, state: np.ndarray) -> tuple:
+        """What `Imagined` is made of."""
+        return (
             self._bundle,
             self._world_model,
             self._cost,

@@ -134,8 +134,12 @@ class Cost:
 
         Each step counts as ``step_weights [H]`` say, or as much as the others.
         """
-        costs = self.terms(states, actions) @ self.config.weights
+        costs = self.steps(states, actions)
         return costs.sum(axis=-1) if step_weights is None else costs @ step_weights
+
+    def steps(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """The weighted cost of each step ``[N, H]`` of trajectories ``[N, H, S]``."""
+        return self.terms(states, actions) @ self.config.weights
 
 
 def finite(field: str, value: object, size: int) -> np.ndarray:

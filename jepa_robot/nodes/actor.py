@@ -12,13 +12,16 @@ from sensor_msgs.msg import Image
 
 from jepa_robot.modules.actor import AUTO, MODE_2, OFF, PLANNING_MODES, Actor, ActorConfig
 from jepa_robot.modules.cost import Cost, CostConfig
+from jepa_robot.modules.distributed import LOCAL, PLACES, check_distributable
 from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.base import AgentNode
 from jepa_robot.nodes.messages import COMMAND
+from jepa_robot.nodes.requests import Requests
 from jepa_robot.nodes.runtime import ANSWERING, PLANNING, main, schedule
 
 DEADLINE = 0.8  # of a time step: when an any-time planner has to answer, on real time
+REPLY_TIMEOUT, LONGEST_TIMEOUT = 0.5, 100.0  # of a time step: for distributed planning
 DURATION_MEMORY = 0.9  # of the running mean of planning times
 
 
@@ -35,16 +38,22 @@ class ActorNode(AgentNode):
 
     The safety stage takes a plan's rows by time, so an old plan acts on while a new one is made;
     when that takes longer than a time step, Mode-1 answers meanwhile.
+
+    Where ``planning`` is distributed, world model and cost nodes are asked what candidates cost.
     """
 
     def __init__(self) -> None:
         super().__init__("actor")
+        self.declare_parameter("planning", LOCAL)
+        self.declare_parameter("reply_timeout", REPLY_TIMEOUT)
+        self._requests: Requests | None = None
         self._worker: threading.Thread | None = None
 
     def setup(self) -> None:
         self._model = WorldModel(self.bundle)
         self._cost = Cost(self.bundle, self.contract)
-        self._actor = Actor(self.bundle, self._model, self._cost)
+        self._requests = self._make_requests()
+        self._actor = Actor(self.bundle, self._model, self._cost, self._requests)
         self._action = self.publisher(Image, "action", COMMAND)
         self._plan = self.publisher(Image, "plan", COMMAND)
         self._step = int(1e9 * self.contract.rates.time_step)
@@ -58,8 +67,23 @@ class ActorNode(AgentNode):
         self._plans = self._unimproved = self._late = 0
         self._taken_up = 0  # configurations so far: a plan belongs to the one it began under
 
+    def _make_requests(self) -> Requests | None:
+        planning, timeout = self.parameter("planning"), self.parameter("reply_timeout")
+        if planning not in PLACES:
+            raise ValueError(f"planning is {planning!r}, expected one of {list(PLACES)}")
+        if not 0 < timeout <= LONGEST_TIMEOUT:
+            raise ValueError(
+                f"reply_timeout is {timeout:g}, expected time steps, above 0, to "
+                f"{LONGEST_TIMEOUT:g}"
+            )
+        if planning == LOCAL:
+            return None
+        return Requests(self, timeout * self.contract.rates.time_step)
+
     def connect(self) -> None:
         self._is_running = True
+        if self._requests:
+            self._requests.connect()
         self._worker = threading.Thread(target=self._plan_for_ever, daemon=True)
         self._worker.start()
         self.subscribe(Image, "state", self._on_state, messages.DATA)
@@ -81,12 +105,12 @@ class ActorNode(AgentNode):
         super().destroy_node()
 
     def parse(self, sections: dict) -> tuple[ActorConfig, CostConfig]:
-        return (
-            ActorConfig.from_section(
-                sections["actor"], self.bundle.latent_size, self.bundle.precisions
-            ),
-            CostConfig.for_bundle(sections["cost"], self.bundle),
+        config = ActorConfig.from_section(
+            sections["actor"], self.bundle.latent_size, self.bundle.precisions
         )
+        if self._requests:
+            check_distributable(config.planner_name)
+        return config, CostConfig.for_bundle(sections["cost"], self.bundle)
 
     def apply(self, parsed: tuple[ActorConfig, CostConfig]) -> None:
         with self._wake:
@@ -95,6 +119,8 @@ class ActorNode(AgentNode):
             self._task = self._last = self._wanted = self._planned_at = None
             self._taken_up += 1
             self._actor.warm_up()
+        if self._requests:
+            self._requests.cancel()
         self.diagnostics.values["mode"] = parsed[0].mode
         horizon, trained = parsed[0].planner.horizon, self.bundle.trained_horizon
         if parsed[0].mode in PLANNING_MODES and trained and horizon > trained:
@@ -195,7 +221,11 @@ class ActorNode(AgentNode):
             then = self._model.rollout(state, in_flight[None])[:, -1]
         before = in_flight[-1:] if len(in_flight) else None
         shift = self._steps_since(self._planned_at, stamp)
+        if self._requests:
+            self._requests.begin(stamp, self.version)
         made = self._actor.plan(then, shift, deadline, before)
+        if self._requests:
+            self._requests.end()
         self._planned_at = stamp
         taken = time.monotonic() - begin
         self._duration = DURATION_MEMORY * self._duration + (1 - DURATION_MEMORY) * taken
@@ -242,6 +272,8 @@ class ActorNode(AgentNode):
     def _join(self) -> None:
         if self._worker is None:
             return
+        if self._requests:
+            self._requests.close()
         with self._wake:
             self._is_running = False
             self._wake.notify()

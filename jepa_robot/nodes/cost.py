@@ -5,14 +5,17 @@ from __future__ import annotations
 from sensor_msgs.msg import Image
 
 from jepa_robot.modules.cost import Cost, CostConfig
-from jepa_robot.nodes import messages
+from jepa_robot.nodes import messages, requests
 from jepa_robot.nodes.base import AgentNode
-from jepa_robot.nodes.messages import DATA
+from jepa_robot.nodes.messages import COMMAND, DATA, InvalidMessage
 from jepa_robot.nodes.runtime import BESIDE, main
 
 
 class CostNode(AgentNode):
-    """Publishes the weighted terms ``[1, terms]``, in the order of `Bundle.terms`."""
+    """Publishes the weighted terms ``[1, terms]``, in the order of `Bundle.terms`.
+
+    Costs what the world model rolled out for an actor that plans elsewhere.
+    """
 
     def __init__(self) -> None:
         super().__init__("cost")
@@ -20,9 +23,11 @@ class CostNode(AgentNode):
     def setup(self) -> None:
         self._cost = Cost(self.bundle, self.contract)
         self._publisher = self.publisher(Image, "cost", DATA)
+        self._answers = self.publisher(Image, requests.COSTS, COMMAND)
 
     def connect(self) -> None:
         self.subscribe(Image, "state", self._on_state, DATA)
+        self.subscribe(Image, requests.ROLLOUTS, self._on_rollouts, COMMAND)
 
     def parse(self, sections: dict) -> CostConfig:
         return CostConfig.for_bundle(sections["cost"], self.bundle)
@@ -38,6 +43,17 @@ class CostNode(AgentNode):
         self.configure_for(stamp)
         terms = self._cost.terms(state) * self._cost.config.weights
         self._publisher.publish(messages.tensor_message(terms, stamp, self.bundle.id))
+
+    def _on_rollouts(self, message: Image) -> None:
+        request, states, actions = requests.read_rollouts(message, self.bundle)
+        self.configure_for(messages.from_time(message.header.stamp))
+        if request.version != self.version:
+            raise InvalidMessage(
+                f"rollouts are for configuration {request.version}, expected the one in force, "
+                f"{self.version}"
+            )
+        costs = self._cost.steps(states, actions)
+        self._answers.publish(requests.costs_message(costs, message.header))
 
 
 def run() -> None:

@@ -8,16 +8,19 @@ import numpy as np
 from sensor_msgs.msg import Image
 
 from jepa_robot.modules.world_model import WorldModel
-from jepa_robot.nodes import messages
+from jepa_robot.nodes import messages, requests
 from jepa_robot.nodes.base import AgentNode
-from jepa_robot.nodes.messages import DATA
+from jepa_robot.nodes.messages import COMMAND, DATA
 from jepa_robot.nodes.runtime import BESIDE, main
 
 KEPT_STATES = 8
 
 
 class WorldModelNode(AgentNode):
-    """Predicts from each state and its action; is surprised by each state that it predicted."""
+    """Predicts from each state and its action; is surprised by each state that it predicted.
+
+    Rolls out what an actor that plans elsewhere sends.
+    """
 
     def __init__(self) -> None:
         super().__init__("world_model")
@@ -26,6 +29,7 @@ class WorldModelNode(AgentNode):
         self._model = WorldModel(self.bundle)
         self._prediction = self.publisher(Image, "prediction", DATA)
         self._surprise = self.publisher(Image, "surprise", DATA)
+        self._rollouts = self.publisher(Image, requests.ROLLOUTS, COMMAND)
         self._states: OrderedDict[int, np.ndarray] = OrderedDict()
         self._actions: OrderedDict[int, np.ndarray] = OrderedDict()
         self._predicted: tuple[int, np.ndarray] | None = None
@@ -34,6 +38,7 @@ class WorldModelNode(AgentNode):
     def connect(self) -> None:
         self.subscribe(Image, "state", self._on_state, DATA)
         self.subscribe(Image, "action", self._on_action, DATA)
+        self.subscribe(Image, requests.CANDIDATES, self._on_candidates, COMMAND)
 
     def _on_state(self, message: Image) -> None:
         stamp = messages.from_time(message.header.stamp)
@@ -53,6 +58,11 @@ class WorldModelNode(AgentNode):
             message, "action", self.bundle.action_size, frame_id=self.bundle.id
         )
         self._remember(self._actions, messages.from_time(message.header.stamp), action)
+
+    def _on_candidates(self, message: Image) -> None:
+        states, actions = requests.read_candidates(message, self.bundle)
+        rollouts = self._model.rollout(states, actions)
+        self._rollouts.publish(requests.rollouts_message(rollouts, actions, message.header))
 
     def _remember(self, kept: OrderedDict, stamp: int, value: np.ndarray) -> None:
         kept[stamp] = value
