@@ -115,6 +115,7 @@ def test_the_environment_makes_ros_from_wheels_find_itself():
         ("simulator", "gazebo", "lockstep"),
         ("log_level", "loud", "warn"),
         ("provider", "magic", "tensorrt"),
+        ("planning", "elsewhere", "distributed"),
         ("namespace", "arm-1", "underscores"),
         ("params_file", "/nowhere.yaml", "a file"),
     ],
@@ -124,6 +125,23 @@ def test_a_bad_setting_is_refused_by_name(field, value, expected):
         Settings(**{field: value})
     assert repr(value) in str(refusal.value)
     assert expected in str(refusal.value)
+
+
+def test_distributed_planning_wants_processes():
+    with pytest.raises(ValueError, match="composition is 'single' with planning 'distributed'"):
+        Settings(planning="distributed", composition="single")
+    specs = {spec.name: spec for spec in node_list(Settings(planning="distributed"))}
+    assert specs["actor"].parameters["planning"] == "distributed"
+
+
+def test_a_graph_may_be_spread_over_machines():
+    here = Settings(only="safety, actor,perception,cost,memory,configurator")
+    there = Settings(only="world_model", provider="cpu")
+    both = [spec.name for settings in (here, there) for spec in node_list(settings)]
+    assert sorted(both) == sorted(["safety", *AGENT])
+    assert node_list(there)[0].parameters["provider"] == "cpu"
+    with pytest.raises(ValueError, match=r"only names \['actr'\], expected some of \['safety'"):
+        node_list(Settings(only="actr"))
 
 
 def test_simulated_time_without_a_clock_is_refused():

@@ -15,6 +15,8 @@ from jepa_robot.nodes.messages import LATCHED
 from jepa_robot.nodes.runtime import Diagnostics
 from jepa_robot.robot.contract import RobotContract, load_contract
 
+KEPT_CONFIGURATIONS = 4
+
 
 class AgentNode(LifecycleNode):
     """A lifecycle node around one module.
@@ -36,6 +38,7 @@ class AgentNode(LifecycleNode):
         self.bundle: Bundle
         self.version = 0  # of the configuration in force
         self._pending: list[tuple[int, int, Any]] = []
+        self.parsed: dict[int, Any] = {}  # the newest configurations, by version
         self._made: list[tuple[Callable, Any]] = []
         self._subscriptions_made: list[Any] = []
 
@@ -101,6 +104,7 @@ class AgentNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._pending, self._subscriptions_made, self.version = [], [], 0
+        self.parsed = {}
         try:
             self.contract = load_contract(self.parameter("robot"))
             self.bundle = Bundle(
@@ -167,6 +171,8 @@ class AgentNode(LifecycleNode):
                 )
             parsed = self.parse(configuration.sections)
             self._pending.append((configuration.activation, configuration.version, parsed))
+            kept = list(self.parsed.items())[1 - KEPT_CONFIGURATIONS :]
+            self.parsed = {**dict(kept), configuration.version: parsed}
         except ValueError as problem:
             error = f"configuration {configuration.version} refused: {problem}"
             self.diagnostics.error(error)

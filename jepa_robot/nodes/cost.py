@@ -23,6 +23,7 @@ class CostNode(AgentNode):
     def setup(self) -> None:
         self._cost = Cost(self.bundle, self.contract)
         self._publisher = self.publisher(Image, "cost", DATA)
+        self._imagined = Cost(self.bundle, self.contract)  # of a plan, under its configuration
         self._answers = self.publisher(Image, requests.COSTS, COMMAND)
 
     def connect(self) -> None:
@@ -46,13 +47,13 @@ class CostNode(AgentNode):
 
     def _on_rollouts(self, message: Image) -> None:
         request, states, actions = requests.read_rollouts(message, self.bundle)
-        self.configure_for(messages.from_time(message.header.stamp))
-        if request.version != self.version:
+        if request.version not in self.parsed:
             raise InvalidMessage(
-                f"rollouts are for configuration {request.version}, expected the one in force, "
-                f"{self.version}"
+                f"rollouts are for configuration {request.version}, expected one of "
+                f"{list(self.parsed)}"
             )
-        costs = self._cost.steps(states, actions)
+        self._imagined.configure(self.parsed[request.version])
+        costs = self._imagined.steps(states, actions)
         self._answers.publish(requests.costs_message(costs, message.header))
 
 

@@ -8,7 +8,8 @@ rollouts         [N, H (S + A)]  step by step the imagined state after the actio
 candidate_costs  [N, H]          what each step costs, its terms weighted
 ===============  ==============  =====================================================
 
-Who answers keeps nothing: rollouts have all that the cost node needs. The stamp is that of the
+Who answers keeps nothing: rollouts have all that the cost node needs, but for goal and weights,
+which are those of the configuration that the request names. The stamp is that of the
 observation planned from; ``frame_id`` is ``bundle#request``.
 """
 

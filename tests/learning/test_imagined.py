@@ -1,5 +1,7 @@
 """Every planner plans in a bundle's fused graphs: no torch, no matter how many starts."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from jepa_robot.learning.networks import Agent, AgentShape
 from jepa_robot.learning.predictors import PredictorConfig
 from jepa_robot.models import Bundle
 from jepa_robot.modules.cost import Cost, CostConfig
+from jepa_robot.modules.distributed import Distributed
 from jepa_robot.modules.imagined import Imagined
 from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.planning import PLANNERS, make_planner, read_planner
@@ -18,7 +21,7 @@ HORIZON = 4
 
 
 @pytest.fixture(scope="module")
-def bundle(contract, tmp_path_factory):
+def bundle(request, contract, tmp_path_factory):
     torch.manual_seed(0)
     joints, cameras = len(contract.joints), len(contract.cameras)
     shape = AgentShape(
@@ -27,6 +30,7 @@ def bundle(contract, tmp_path_factory):
         proprioception=2 * joints,
         actions=contract.actions.size,
         latent=6,
+        z=getattr(request, "param", 0),
         predictor=PredictorConfig(width=32),
     )
     agent = Agent(shape).eval()
@@ -60,8 +64,8 @@ def make(bundle, contract):
     goal = np.full(bundle.latent_size, 0.5, np.float32)
     weights = np.linspace(1, 2, HORIZON, dtype=np.float32)
 
-    def problem(states, graph="plan"):
-        return Imagined(bundle, WorldModel(bundle), cost, states, goal, weights, graph)
+    def problem(states, kind=Imagined, graph="plan"):
+        return kind(bundle, WorldModel(bundle), cost, states, goal, weights, graph)
 
     problem.cost = cost
     return problem
@@ -79,10 +83,21 @@ def test_costs_are_those_of_world_model_and_cost_one_after_the_other(make, bundl
 def test_eight_bits_cost_nearly_the_same(make, bundle, states):
     assert bundle.precisions == ("float32", "int8")
     actions = np.random.default_rng(1).uniform(-1, 1, (2, 50, HORIZON, 3)).astype(np.float32)
-    exact, rounded = make(states).costs(actions), make(states, "plan_int8").costs(actions)
+    exact, rounded = make(states).costs(actions), make(states, graph="plan_int8").costs(actions)
     assert (exact != rounded).mean() > 0.9
     error = np.abs(rounded - exact).mean(axis=1)
     assert (error < 0.1 * exact.std(axis=1)).all()
+
+
+@pytest.mark.parametrize("bundle", [0, 2], indirect=True, ids=["no z", "z"])
+def test_costs_are_the_same_where_others_are_asked(make, bundle, states):
+    def ask(states, actions):
+        return make.cost.steps(WorldModel(bundle).rollout(states, actions), actions)
+
+    actions = np.random.default_rng(1).uniform(-1, 1, (2, 5, HORIZON, 3)).astype(np.float32)
+    expected = make(states).costs(actions)
+    elsewhere = make(states, partial(Distributed, ask)).costs(actions)
+    np.testing.assert_allclose(elsewhere, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_following_the_policy_gives_its_actions_in_imagination(make, bundle, states):
