@@ -2,7 +2,8 @@
 
 `jepa-robot bench planning` measures the time of one decision, beside the same in torch, the bare
 matrix products and, in an environment that has them, the planners of stable-worldmodel and
-pytorch-mppi; how it grows; and success by planner and budget on goals that are the same for all.
+pytorch-mppi; how it grows; where it goes, hop by hop, with planning local and distributed; and
+success by planner and budget on goals that are the same for all.
 Success takes hours: what is done is kept under runs/planning and not done again.
 """
 
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 import typer
 from _lewm import decisions
+from _planning_hops import time_hops
 from _planning_peers import THEIR_CEM, peers, register_peer
 from _report import Report, Row
 from _seeds import DRAWS, Results
@@ -49,6 +51,7 @@ FIGURES = {"decision_ms": ("a decision", "ms"), "planned": ("planned decisions",
 NON_INFERIOR = 5.0  # points of success
 ROUNDS, QUICK_ROUNDS = 40, 5
 LEWM_ROUNDS = 8  # of half a minute
+HOP_GOALS, QUICK_HOP_GOALS = 10, 1
 # The same work for everyone: candidates, steps, iterations; sizes as of a reach bundle.
 WORK = {"candidates": 256, "horizon": 5, "iterations": 5, "elites": 24}
 ENOUGH = {"candidates": 32, "iterations": 2, "elites": 4}  # for reach, see success
@@ -90,6 +93,7 @@ class Part(str, Enum):
     speed = "speed"
     growth = "growth"
     lewm = "lewm"
+    hops = "hops"
     success = "success"
     modes = "modes"
 
@@ -116,6 +120,8 @@ def main(
         measure_lewm(report, QUICK_ROUNDS if quick else LEWM_ROUNDS, quick, threads)
     bench = SuccessBench(RUNS / "quick" if quick else RUNS, QUICK_GOALS if quick else goals)
     for name in cell or CELLS:
+        if Part.hops in parts:
+            measure_hops(report, name, QUICK_HOP_GOALS if quick else HOP_GOALS)
         if Part.modes in parts:
             bench.run_modes(name)
         if Part.success in parts:
@@ -328,6 +334,21 @@ def _report_ratios(
         if name != "ours":
             ratio, low, high = _ratio(taken, times["ours"])
             report.add(Row(f"{title}, {name}: times ours", ratio, "", "ours", rounds, low, high))
+
+
+def measure_hops(report: Report, cell: str, goals: int) -> None:
+    """Where the time of a decision goes through ROS; distributed against local, in turns."""
+    robot, task, goal = CELLS[cell]
+    took = time_hops((load_contract(robot), task, goal), Bundle(cell), goals, TEST_SEED)
+    title = f"hops, {cell}"
+    for planning, by_hop in took.items():
+        for hop, seconds in by_hop.items():
+            if len(seconds):
+                value = 1000 * float(np.median(seconds))
+                report.add(Row(f"{title}, {planning}: {hop}", value, "ms", n=len(seconds)))
+    here, spread = (by_hop["a decision"] for by_hop in took.values())
+    ratio, low, high = _ratio(spread, here)
+    report.add(Row(f"{title}, distributed: times local", ratio, "", "local", len(here), low, high))
 
 
 def _in_turns(tried: dict[object, Callable[[], object]], rounds: int) -> dict[object, np.ndarray]:
