@@ -17,7 +17,7 @@ from jepa_robot.nodes.messages import DATA, EVERY_ONE
 from jepa_robot_sim.arm import SimulatedArm
 
 GOAL = (0.5, 0.1, 0.3)
-PATIENT = "actor: {ros__parameters: {reply_timeout: 20.0}}"  # 2 s, also on a busy machine
+PATIENT = "actor: {ros__parameters: {reply_timeout: 20.0}}"  # 1 s: a busy machine answers, too
 
 
 @pytest.fixture
@@ -142,6 +142,18 @@ def test_without_a_killed_node_plans_are_made_locally_and_later_with_it(spread, 
         wait_for_distributed_plans(client, "distributed plans again")
         client.wait(lambda: client.message_of("actor") == "active", "the actor to be content")
         assert told(client, "requests_timed_out") > 0
+
+
+def test_an_answer_that_comes_too_late_is_counted_and_ignored(spread):
+    with spread() as (client, group):
+        goes(client)
+        wait_for_distributed_plans(client, "distributed plans")
+        group.processes["world_model"].send_signal(signal.SIGSTOP)
+        client.wait(lambda: told(client, "requests_timed_out") > 0, "the actor to go on alone")
+        group.processes["world_model"].send_signal(signal.SIGCONT)
+        client.wait(lambda: told(client, "replies_late") > 0, "the late answer")
+        wait_for_distributed_plans(client, "distributed plans again")
+        assert told(client, "replies_refused") == 0
 
 
 def test_answers_that_are_wrong_are_refused_by_name_and_not_taken(spread, tiny):
