@@ -137,8 +137,6 @@ def test_what_is_no_candidate_is_refused_by_name(bundle):
 class Node:
     """As much of the actor's node as `Requests` uses: what it publishes is answered in a thread."""
 
-    is_lockstep = False
-
     def __init__(self, bundle, answers):
         self.bundle, self.sent, self.refused = bundle, [], []
         self.diagnostics = SimpleNamespace(values={}, warn=lambda text: self.warned.append(text))
@@ -163,8 +161,9 @@ class Node:
         threading.Thread(target=lambda: [self.hear(answer) for answer in answers]).start()
 
 
-def answered(bundle, answers, timeout=30.0):
+def answered(bundle, answers, timeout=30.0, is_lockstep=False):
     node = Node(bundle, answers)
+    node.is_lockstep = is_lockstep
     asked = Requests(node, timeout)
     asked.connect()
     asked.begin(STAMP, VERSION)
@@ -227,10 +226,24 @@ def test_a_late_answer_is_counted_and_answers_nothing_else(bundle):
     assert node.diagnostics.values["replies_late"] == 2 and not node.refused
 
 
+def test_on_simulated_time_a_request_that_was_lost_is_sent_again(bundle):
+    came = []
+
+    def answers(message):
+        came.append(message.header.frame_id)
+        if len(came) > 1:
+            yield reply(message, value=2.0)
+
+    node, asked = answered(bundle, answers, timeout=0.0, is_lockstep=True)
+    assert np.array_equal(ask(asked, bundle), np.full((4, 2), 2.0))
+    assert len(came) == 2 and came[0] == came[1]
+    assert node.diagnostics.values["requests_timed_out"] == 0
+
+
 def test_after_a_silence_nobody_is_asked_for_a_while_and_it_is_told(bundle):
     node, asked = answered(bundle, lambda message: (), timeout=0.01)
     pauses = []
-    for count in range(1, 6):
+    for count in range(1, 10):
         asked.begin(STAMP, VERSION)
         assert ask(asked, bundle) is None and ask(asked, bundle) is None
         asked.end()
@@ -239,7 +252,7 @@ def test_after_a_silence_nobody_is_asked_for_a_while_and_it_is_told(bundle):
         assert node.diagnostics.values["plans_local"] == count
         pauses.append(asked._pause)
         asked._pause_ends = 0.0
-    assert pauses == [2.0, 4.0, 8.0, 8.0, 8.0]
+    assert pauses == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 8.0, 8.0, 8.0]
 
 
 @pytest.mark.parametrize("ends", ["cancel", "close"])

@@ -32,7 +32,7 @@ from jepa_robot.nodes.messages import COMMAND, DATA, InvalidMessage
 CANDIDATES, ROLLOUTS, COSTS = "candidates", "rollouts", "candidate_costs"
 LOCKSTEP_TIMEOUT = 10.0  # s: a node that died is back by then
 AGAIN = 1.0  # s: a message to a node that is only just being found may be lost
-PAUSE, LONGEST_PAUSE = 1.0, 8.0  # s: how long nobody is asked after no answer came
+PAUSE, LONGEST_PAUSE = 0.1, 8.0  # s: how long nobody is asked after no answer came
 
 
 @dataclass(frozen=True)

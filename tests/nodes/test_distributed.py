@@ -137,7 +137,7 @@ def test_without_a_killed_node_plans_are_made_locally_and_later_with_it(spread, 
         assert client.diagnostics["/actor"].level == DiagnosticStatus.WARN
         local = told(client, "plans_local")
         client.wait(lambda: told(client, "plans_local") > local + 3, "local plans")
-        assert client.safety_state.level == DiagnosticStatus.OK
+        client.wait(lambda: client.safety_state.level == DiagnosticStatus.OK, "the arm to follow")
         group.processes[victim].send_signal(signal.SIGKILL)
         wait_for_distributed_plans(client, "distributed plans again")
         client.wait(lambda: client.message_of("actor") == "active", "the actor to be content")
@@ -149,7 +149,8 @@ def test_an_answer_that_comes_too_late_is_counted_and_ignored(spread):
         goes(client)
         wait_for_distributed_plans(client, "distributed plans")
         group.processes["world_model"].send_signal(signal.SIGSTOP)
-        client.wait(lambda: told(client, "requests_timed_out") > 0, "the actor to go on alone")
+        # By now it asks so seldom that the answer to its last request finds it not asking.
+        client.wait(lambda: told(client, "requests_timed_out") > 5, "the actor to go on alone")
         group.processes["world_model"].send_signal(signal.SIGCONT)
         client.wait(lambda: told(client, "replies_late") > 0, "the late answer")
         wait_for_distributed_plans(client, "distributed plans again")
