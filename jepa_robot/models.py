@@ -61,6 +61,14 @@ FUSED = ("cost", "plan")
 FLOAT32 = "float32"
 PRECISIONS = {FLOAT32: "plan", "int8": "plan_int8"}  # of what is imagined, and its graph
 DERIVATIVES = ("plan_gradient", "jacobian", "cost_gradient")
+TAKEN = {  # inputs of the graphs that are made by training; a predictor may take z too
+    "encoder": {"images", "proprioception"},
+    "predictor": {"state", "action"},
+    "policy": {"state", "goal_latent"},
+    "readout": {"latent"},
+    "goal_encoder": {"position"},
+    "critic": {"state", "goal_latent"},
+}
 AUTO_PROVIDER = "auto"
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -245,7 +253,7 @@ class Bundle:
         return self._sessions[graph]
 
     def _check_sizes(self, graph: str, session: Session) -> None:
-        """The last axis of each input and output is what the manifest says, where it is fixed."""
+        """Inputs are those of the graph, and all last axes what the manifest says, where fixed."""
         sizes = {
             "proprioception": self.measured_size,
             "state": self.state_size,
@@ -261,6 +269,11 @@ class Bundle:
             "views": len(self.manifest["cameras"]),
             "weights": len(self.manifest.get("terms", ())) + 1,
         }
+        taken = set(session.inputs) - {"z"}
+        if taken != TAKEN.get(graph, taken):
+            raise InvalidBundle(
+                f"{self.path / graph}.onnx: takes {sorted(taken)}, expected {sorted(TAKEN[graph])}"
+            )
         for name, shape in {**session.inputs, **session.outputs}.items():
             size, expected = shape[-1], sizes.get(name)
             if isinstance(size, int) and expected is not None and size != expected:

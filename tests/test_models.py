@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import onnx
 import pytest
 
 from jepa_robot import files, models
@@ -23,6 +24,13 @@ def change(path, edit):
     edit(manifest)
     (path / models.MANIFEST).write_text(json.dumps(manifest))
     return path
+
+
+def rename_input(model):
+    before = model.graph.input[0].name
+    model.graph.input[0].name = "code"
+    for node in model.graph.node:
+        node.input[:] = ["code" if name == before else name for name in node.input]
 
 
 def test_a_good_bundle_loads_and_fits(tiny, contract):
@@ -116,6 +124,34 @@ def test_a_graph_that_does_not_load_is_named(copy):
     change(copy, lambda manifest: manifest["files"].update({"policy.onnx": digest}))
     with pytest.raises(InvalidBundle, match=r"policy.onnx: is no ONNX graph that loads"):
         Bundle(copy).session("policy")
+
+
+@pytest.mark.parametrize(
+    ("change_graph", "says"),
+    [
+        (
+            lambda model: model.opset_import[0].__setattr__("version", 999),
+            r"readout.onnx: is no ONNX graph that loads: .*[Oo]pset 999",
+        ),
+        (
+            lambda model: (
+                model.graph.input[0].type.tensor_type.shape.dim[1].__setattr__("dim_value", 5)
+            ),
+            r"readout.onnx: (is no ONNX graph that loads|latent has size 5, expected 6)",
+        ),
+        (rename_input, r"readout.onnx: takes \['code'\], expected \['latent'\]"),
+    ],
+    ids=["opset", "size", "input"],
+)
+def test_a_graph_of_another_kind_is_named(copy, change_graph, says):
+    file = copy / "readout.onnx"
+    model = onnx.load(str(file))
+    change_graph(model)
+    onnx.save(model, str(file))
+    digest = files.sha256(file)
+    change(copy, lambda manifest: manifest["files"].update({file.name: digest}))
+    with pytest.raises(InvalidBundle, match=says):
+        Bundle(copy).session("readout")
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
