@@ -14,8 +14,8 @@ from jepa_robot.planning.noise import correlated
 from jepa_robot.planning.problem import Problem
 
 ANSWERS = ("mean", "best")
-REMEMBERED = 20  # iterations, of how long the next one may take
-SLOW = 0.9  # the quantile of those that is expected: one that was interrupted is no rule
+REMEMBERED = 100  # iterations, of how long the next one may take
+SLOW = 0.98  # the quantile of those that is expected: one that was interrupted is no rule
 NO_LIMIT = 2.0  # an action in [-1, 1] cannot change by more
 
 
