@@ -81,4 +81,5 @@ class Body(nn.Module):
 
 def hand_place(proprioception: Tensor) -> Tensor:
     """Where the hand is ``[N, 3]`` (m), of what a `Body` with known kinematics felt ``[N, P]``."""
-    return proprioception[:, -HAND : -HAND + PLACE]
+    begin = proprioception.shape[1] - HAND  # an adjoint knows no slice from the end
+    return proprioception[:, begin : begin + PLACE]

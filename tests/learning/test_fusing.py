@@ -81,8 +81,13 @@ def example(sizes, count=5, horizon=3, draws=1):
     }
 
 
+RELATED = {"relations": True, "joints": JOINTS}
+
+
 @pytest.mark.parametrize("predictor", ["mlp", "gru", "transformer"])
-@pytest.mark.parametrize("changes", [{}, {"z": 2}, {"goal": 0}, {"proprioception": 0}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"z": 2}, {"goal": 0}, {"proprioception": 0}, RELATED], ids=str
+)
 def test_every_kind_of_agent_is_fused(predictor, changes, tmp_path):
     config = PredictorConfig(name=predictor, width=16, heads=2)
     agent = random_agent(predictor=config, **changes)
