@@ -46,6 +46,7 @@ from jepa_robot.planning.cem import CEMConfig
 from jepa_robot.robot.contract import RobotContract, load_contract
 from jepa_robot_sim.collect import ArmSource, collect
 from jepa_robot_sim.episodes import Episode
+from jepa_robot_sim.tasks import TASKS
 
 CELLS = (
     "panda:reach",
@@ -297,7 +298,8 @@ class Bench:
     ) -> tuple[Bundle, float]:
         """What comes of rounds of practice with what was learned before, and their minutes."""
         minutes, name = 0.0, bundle.path.name
-        for number in range(1, ROUNDS + 1):
+        rounds = 0 if TASKS[task].demonstrations else ROUNDS  # who was shown need not practise
+        for number in range(1, rounds + 1):
             grown = self._folder / f"{name}_practice_{number}.h5"
             if not grown.exists():
                 growing = grown.with_name(f"growing_{grown.name}")
