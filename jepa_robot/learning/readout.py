@@ -11,6 +11,7 @@ from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.optimize import Optimizer
 
 READOUT_ITERATIONS = 1500
+JITTER = 0.1  # of the latents' standard deviation, added to what a readout learns from
 GOAL_ITERATIONS = 1500
 LEAST_SPREAD = 0.2  # of the largest, that a coordinate of a position counts with
 RIDGE = 1e-2  # against kernels of about 1
@@ -36,10 +37,12 @@ def train_readout(
     noise = torch.Generator().manual_seed(seed)
     optimizer = Optimizer(readout.parameters(), READOUT_ITERATIONS, 1e-2, weight_decay=1e-1)
     target = readout.scale(positions)
+    width = JITTER * torch.from_numpy(latents.std(axis=0))
     for _ in range(READOUT_ITERATIONS):
-        jitter = 0.01 * torch.randn(inputs.shape, generator=noise)
+        jitter = width * torch.randn(inputs.shape, generator=noise)
         error = readout.scale(readout(inputs + jitter)) - target
-        optimizer.step(error.square().mean())
+        # Distances and not their squares: of few labels some are of blocks that nobody can see.
+        optimizer.step((error.square().sum(dim=1) + 1e-4).sqrt().mean())
 
 
 def train_slow_readout(agent: Agent, encoded: Encoded, seed: int) -> None:
