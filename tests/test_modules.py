@@ -263,6 +263,22 @@ def test_a_goal_out_of_reach_is_refused_with_the_workspace(bundle, contract):
         configurator.with_position(load_task("reach"), (np.nan, 0.0, 0.3))
 
 
+def test_an_object_seen_a_little_out_of_reach_is_where_reach_ends(bundle, contract, monkeypatch):
+    configurator, images = Configurator(contract, bundle), observation(contract).images
+    task = dataclasses.replace(load_task("reach"), goal_label="object_position")
+    (low, *_), (high, *_) = contract.workspace
+    middle = [(a + b) / 2 for a, b in zip(*contract.workspace, strict=True)]
+    for x, taken in ((middle[0], middle[0]), (high + 0.03, high), (low - 0.03, low)):
+        seen = np.array([[x, *middle[1:]]], np.float32)
+        monkeypatch.setattr(configurator, "_readout", lambda latent, seen=seen: seen)
+        goal = configurator.with_image(task, images).goal_position
+        assert goal == pytest.approx((taken, *middle[1:]), abs=1e-6)
+    seen = np.array([[high + 0.06, *middle[1:]]], np.float32)
+    monkeypatch.setattr(configurator, "_readout", lambda latent: seen)
+    with pytest.raises(InvalidTask, match="out of reach: expected inside"):
+        configurator.with_image(task, images)
+
+
 def test_a_task_without_a_goal_is_off_and_with_one_on(bundle, contract):
     configurator, task = Configurator(contract, bundle), load_task("reach")
     assert configurator.sections(task)["actor"]["mode"] == 0

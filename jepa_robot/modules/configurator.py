@@ -28,6 +28,7 @@ from jepa_robot.validation import InvalidFile, Section
 
 SCHEMA = 1
 LABELS = ("hand_position", "object_position")  # what a goal position can be of
+MISREAD = 0.05  # m that an object in a goal image is seen out of reach by mistake
 TABLE_DEPTH = 0.15  # m: objects lie lower than the hand goes by no more
 MODULES = ("perception", "world_model", "cost", "actor", "memory")
 
@@ -179,7 +180,8 @@ class Configurator:
     def with_image(self, task: Task, images: Sequence[np.ndarray]) -> Task:
         """The task with a goal image, one a camera.
 
-        Where the goal is of an object, the image says where that is, and nothing of the hand.
+        Where the goal is of an object, the image says where that is, and nothing of the hand. Seen
+        a little out of reach it is taken for where reach ends, as readouts err.
 
         Raises:
             InvalidObservation: for images of another size.
@@ -187,7 +189,10 @@ class Configurator:
         """
         latent = self._perception.encode_goal(images)[0]
         if task.goal_label != LABELS[0] and self._bundle.reads_positions:
-            return self.with_position(task, self._readout(latent=latent[None])[0].tolist())
+            seen = self._readout(latent=latent[None])[0]
+            inside = np.clip(seen, *self._reach(task))
+            near = np.abs(seen - inside).max() <= MISREAD
+            return self.with_position(task, (inside if near else seen).tolist())
         return replace(task, goal_position=None, goal_latent=tuple(map(float, latent)))
 
     def sections(self, task: Task) -> dict[str, dict]:
@@ -227,6 +232,13 @@ class Configurator:
             "memory": {},
         }
 
+    def _reach(self, task: Task) -> tuple[list[float], list[float]]:
+        """Corners ``[3]`` (m) of where a goal position may be."""
+        lower, upper = (list(corner) for corner in self._contract.workspace)
+        if task.goal_label != LABELS[0]:
+            lower[2] -= TABLE_DEPTH
+        return lower, upper
+
     def _checked(self, task: Task) -> Task:
         unknown = sorted(set(task.weights) - set(self._bundle.terms))
         if unknown:
@@ -250,9 +262,7 @@ class Configurator:
             position = finite("goal.position", task.goal_position, 3)
         except InvalidConfiguration as error:
             raise InvalidTask(str(error)) from error
-        lower, upper = (list(corner) for corner in self._contract.workspace)
-        if task.goal_label != LABELS[0]:
-            lower[2] -= TABLE_DEPTH
+        lower, upper = self._reach(task)
         if not all(lo <= p <= hi for lo, p, hi in zip(lower, position, upper, strict=True)):
             raise InvalidTask(
                 f"goal.position is {list(task.goal_position)}, out of reach: expected inside "
