@@ -30,6 +30,7 @@ SHOWN = 0.6  # of the recorded episodes are demonstrations
 PLACES, LIFTS = 0.45, 0.35  # of the others; the rest is smooth noise
 ABOVE_SHARE = 0.7  # of the others start above the block
 AROUND_SHARE = 0.6  # of those, around it, as if to grasp it
+AROUND = 0.015  # m from where it is grasped best a block is grasped, too
 FUNNEL = (0.01, 0.03)  # m beside the block: from the second on the hand keeps its height
 CARRIED = 0.02  # m that what is carried keeps from the shelf
 MISSES = 0.5  # of the scripted episodes go for a place beside the block at first,
@@ -67,7 +68,8 @@ class Grasper:
         is_there = np.linalg.norm((goal - block)[:2]) < 1.2 * fine
         if is_released and is_there and block[2] < goal[2] + 0.6 * fine:
             return self._release(hand, opening)
-        is_around = np.linalg.norm((hand - grasp)[:2]) < fine and abs(hand[2] - grasp[2]) < fine
+        around = AROUND * self.scene.scale
+        is_around = np.linalg.norm((hand - grasp)[:2]) < around and abs(hand[2] - grasp[2]) < around
         if not is_around:
             return self._approach(hand, grasp)
         if opening > 1.08 * radius + 0.001:
