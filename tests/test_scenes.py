@@ -320,3 +320,20 @@ def test_some_grasps_that_are_shown_miss_and_some_let_go():
     fumbles = np.abs(np.diff(opens.astype(int), axis=1)).sum(axis=1) > 2
     assert 0.1 < misses.mean() < 0.7 and 0.2 < fumbles.mean() < 0.8
     assert (~opens.any(axis=1)).mean() > 0.1
+
+
+def test_who_shows_a_grasp_leaves_room_for_who_sees_less():
+    """Without steps from one millimetre to the next, and closing well before the middle."""
+    task = make_task("pick_and_place", load_contract("panda_table"))
+    block = np.array([0.5, 0.0, task.scene.resting_height])
+    goal, opened = np.array([0.5, 0.15, block[2] + 0.04]), np.array([0.04])
+
+    def answers(offsets):
+        known = {OBJECT: block, GRIPPER: opened}
+        return np.array([task.grasper.action({**known, HAND: block + o}, goal) for o in offsets])
+
+    over = answers([(x, 0, 0.05) for x in np.arange(0, 0.04, 0.001)])
+    assert over[0, 2] < -0.5 and over[-1, 2] > -0.1
+    assert np.abs(np.diff(over, axis=0)).max() < 0.3
+    aside = answers([(0.01, 0, 0.005), (0, -0.01, 0.01), (0.02, 0, 0), (0, 0, 0.02)])
+    assert (aside[:, -1] < 0).tolist() == [True, True, False, False]
