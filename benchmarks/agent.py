@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -48,10 +49,20 @@ LAST = 19  # niceness
 DEADLINE = 0.02  # s
 
 
+class Part(str, Enum):
+    """What is measured of a bundle."""
+
+    replanning = "replanning"
+    deadline = "deadline"
+    latency = "latency"
+    success = "success"
+
+
 def main(
     quick: Annotated[bool, typer.Option("--quick", help="Few goals, short runs.")] = False,
     seed: int = 1000,
     bundle: str = "reach_panda",
+    part: Annotated[list[Part] | None, typer.Option(help="Repeat it; all by default.")] = None,
     from_nothing: Annotated[bool, typer.Option("--from-nothing")] = False,
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
 ) -> None:
@@ -63,11 +74,16 @@ def main(
         with tempfile.TemporaryDirectory(prefix="jepa_robot_bench_") as folder:
             success(report, make_bundle(report, Path(folder)), goals, seed, POLICIES[:2])
     else:
-        replanning(report, bundle, 3.0 if quick else 15.0)
-        deadline(report, bundle, 3.0 if quick else 60.0)
-        latency(report, bundle, 3.0 if quick else 20.0)
-        success(report, bundle, goals, seed, POLICIES)
-    report.write(full=not quick, json_file=json_file)
+        parts = part or list(Part)
+        if Part.replanning in parts:
+            replanning(report, bundle, 3.0 if quick else 15.0)
+        if Part.deadline in parts:
+            deadline(report, bundle, 3.0 if quick else 60.0)
+        if Part.latency in parts:
+            latency(report, bundle, 3.0 if quick else 20.0)
+        if Part.success in parts:
+            success(report, bundle, goals, seed, POLICIES)
+    report.write(full=not quick, json_file=json_file, merge=not from_nothing)
 
 
 def make_bundle(report: Report, folder: Path) -> str:
