@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 
 SECONDS_PER_GOAL = 2.0
 # Robot, bundle and goals a mode, by task.
-DEMOS = {"reach": ("panda", "reach_panda", 8), "push": ("panda_push", "push_panda", 5)}
+DEMOS = {
+    "reach": ("panda", "reach_panda", 8),
+    "push": ("panda_push", "push_panda", 5),
+    "pick_and_place": ("panda_table", "pick_panda", 5),
+}
 MODES = {1: "Mode-1 (policy)", 2: "Mode-2 (planning)"}
 
 
