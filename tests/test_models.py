@@ -51,10 +51,18 @@ def test_a_shipped_bundle_reaches(robot):
         runner.close()
 
 
-def test_the_shipped_bundle_pushes_a_block():
-    contract, task = load_contract("panda_push"), load_task("push")
+@pytest.mark.parametrize(
+    ("robot", "name", "task", "mode", "goal"),
+    [
+        ("panda_push", "push_panda", "push", "2", "image"),
+        ("panda_table", "pick_panda", "pick_and_place", "2", "position"),
+        ("panda_table", "pick_panda", "pick_and_place", "1", "position"),
+    ],
+)
+def test_a_shipped_bundle_brings_a_block_to_its_place(robot, name, task, mode, goal):
+    contract, task = load_contract(robot), load_task(task)
     judge, episodes = sample_episodes(contract, task.name, 5, 4000)
-    runner = InProcessRunner(contract, Bundle("push_panda"), task, judge, "2", "image")
+    runner = InProcessRunner(contract, Bundle(name), task, judge, mode, goal)
     try:
         assert sum(evaluate(runner, contract, episodes, 4000)["successes"]) >= 3
     finally:
