@@ -56,7 +56,7 @@ HOP_GOALS, QUICK_HOP_GOALS = 10, 1
 WORK = {"candidates": 256, "horizon": 5, "iterations": 5, "elites": 24}
 ENOUGH = {"candidates": 32, "iterations": 2, "elites": 4}  # for reach, see success
 THEIR_DEFAULTS = {"candidates": 300, "iterations": 30, "elites": 30}  # stable-worldmodel's
-THEIR_ENOUGH = {"candidates": 64, "iterations": 10, "elites": 8}  # likewise
+THEIR_ENOUGH = {"candidates": 128, "iterations": 10, "elites": 16}  # likewise
 ROBOT = "panda"
 WEIGHTS = {"goal_distance": 1.0, "effort": 0.01}
 GROWTH = {
@@ -81,7 +81,7 @@ BUDGETS: dict[str, tuple[dict, ...]] = {
     ),
     "ilqr": ({"iterations": 1}, {"iterations": 3}),
     THEIR_CEM: (
-        *({"candidates": n, "iterations": i} for n, i in ((64, 3), (128, 3), (64, 6), (64, 10))),
+        *({"candidates": n, "iterations": i} for n, i in ((64, 3), (64, 6), (64, 10), (128, 10))),
         {key: THEIR_DEFAULTS[key] for key in ("candidates", "iterations")},
     ),
 }
