@@ -34,6 +34,7 @@ def main() -> None:
             axes.text(103, place, f"{value:.0f}", va="center", fontsize=8)
         axes.set_yticks(range(len(names)), names if index == 0 else [""] * len(names), fontsize=8)
         axes.set_xlim(0, 115)
+        axes.set_ylim(-0.6, len(names) - 0.4)
         axes.set_xticks([0, 50, 100], ["0", "50", "100"], fontsize=8)
         axes.set_title(cell.replace(":", ", ").replace("_", " "), fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
