@@ -21,6 +21,7 @@ from jepa_robot.nodes.requests import Requests
 from jepa_robot.nodes.runtime import ANSWERING, PLANNING, main, schedule
 
 DEADLINE = 0.8  # of a time step: when an any-time planner has to answer, on real time
+RESERVED = 0.2  # of it: for interruptions, and what is left to do with a plan
 REPLY_TIMEOUT, LONGEST_TIMEOUT = 0.5, 100.0  # of a time step: for distributed planning
 DURATION_MEMORY = 0.9  # of the running mean of planning times
 
@@ -214,7 +215,7 @@ class ActorNode(AgentNode):
             return
         begin = time.monotonic()
         allowed = self._actor.config.deadline or DEADLINE * self._step / 1e9
-        deadline = None if self.is_lockstep else begin + allowed
+        deadline = None if self.is_lockstep else begin + (1 - RESERVED) * allowed
         in_flight = self._rows_in_flight(last, self._steps_since(last and last.stamp, stamp))
         then = state
         if len(in_flight):
