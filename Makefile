@@ -1,4 +1,5 @@
-# make demo   watch the simulated arm do a task from camera images (TASK=push, TASK=pick_and_place; GUI=1: window)
+# make demo   watch the simulated arm do a task from camera images
+#             (TASK=push, TASK=pick_and_place; GUI=1 opens a window)
 # make test   lint and all tests
 # Both set up a virtual environment first. ROS 2 comes from wheels: none need be installed.
 

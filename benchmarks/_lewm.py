@@ -17,10 +17,10 @@ import numpy as np
 import onnxruntime
 import torch
 from _planning_peers import quiet
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 
 from jepa_robot.learning.graph_writer import OPSET
+from jepa_robot.learning.quantizing import quantize
 from jepa_robot.models import Session
 from jepa_robot.planning import make_planner, read_planner
 
@@ -202,10 +202,7 @@ def _export(
                 opset_version=OPSET,
                 dynamo=False,
             )
-        rounded = Path(folder) / "rounded.onnx"
-        quantize_dynamic(
-            Path(folder) / "rollout.onnx", rounded, weight_type=QuantType.QInt8, per_channel=True
-        )
+        quantize(Path(folder) / "rollout.onnx", Path(folder) / "rounded.onnx")
         files = {"encoder": "encoder", "ours": "rollout", "ours, int8": "rounded"}
         cpu = onnxruntime.get_available_providers()[-1:]
         sessions = {

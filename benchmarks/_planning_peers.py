@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import io
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from jepa_robot.planning import PLANNERS, Plan, Planner, PlannerConfig, Problem
+from jepa_robot.planning import PLANNERS, Planner, PlannerConfig
+from jepa_robot.planning.planner import Search
 
 Costs = Callable[[Tensor], Tensor]
 Step = Callable[[Tensor, Tensor], Tensor]
@@ -82,7 +82,8 @@ def peers(
 class TheirCEM(Planner):
     """stable-worldmodel's CEM as a planner of ours, so that its success can be judged.
 
-    It begins with its last plan, shifted, as its own policy has it do.
+    It begins with its last plan, shifted, as its own policy has it do. What is an iteration here
+    is all of its own.
     """
 
     @dataclass(frozen=True)
@@ -93,9 +94,8 @@ class TheirCEM(Planner):
         import gymnasium
         from stable_worldmodel.solver import CEMSolver
 
-        super().__init__(config, action_size, seed)
+        super().__init__(replace(config, iterations=1, answer="mean"), action_size, seed)
         size = {"num_samples": config.candidates, "n_steps": config.iterations}
-        self._problem: Problem | None = None
         self._solver = CEMSolver(
             _Costable(self._costs), **size, topk=config.elites, var_scale=config.std, seed=seed
         )
@@ -105,27 +105,19 @@ class TheirCEM(Planner):
             config=SimpleNamespace(horizon=config.horizon, action_block=1),
         )
 
+    def _begin(self, search: Search, start: np.ndarray) -> None:
+        self._search, self._found = search, start
+
+    def _improve(self, search: Search, done: int) -> None:
+        solved = _solved(self._solver, torch.from_numpy(self._found))
+        self._found = solved["actions"].numpy()
+
+    def _center(self, search: Search) -> np.ndarray:
+        return self._found
+
     def _costs(self, actions: Tensor) -> Tensor:
-        return torch.from_numpy(self._problem.costs(actions.clamp(-1, 1).numpy()[None])[0])
-
-    def plan(
-        self,
-        problem: Problem,
-        shift: int = 1,
-        deadline: float | None = None,
-        before: np.ndarray | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> Plan:
-        self._problem, start = problem, torch.from_numpy(self._warm_start(1, shift))
-        solved = _solved(self._solver, start)
-        self._last = solved["actions"].numpy()
-        cost = np.zeros(1, np.float32)
-        return Plan(np.clip(self._last, -1, 1), cost, self.config.iterations)
-
-    def _begin(self, search: object, start: np.ndarray) -> None:
-        raise NotImplementedError
-
-    _improve = _center = _begin
+        limited = self._search.limited(actions.numpy()[None])
+        return torch.from_numpy(self._search.costs(limited)[0])
 
 
 def register_peer() -> bool:

@@ -33,33 +33,19 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from jepa_robot.dataset_checks import SHOWN, Problem, find_problems
 from jepa_robot.models import difference
 from jepa_robot.robot.contract import measured_size
 
 FORMAT = 2
 INDEX = ("ep_len", "ep_offset")
-SHOWN = ("demonstrated", "demonstrated_goal")
 NO_LABELS = ("pixels", "action", "proprio", "scripted", *SHOWN)
 IN_MEMORY = 2 << 30  # bytes of pictures that are kept in memory; more are read as they are needed
-CHECKED_PIXELS = 7  # every so many of a picture are enough to see whether it shows anything
 LISTED = 5  # problems that a report names one by one
-ROUNDING = 1e-5  # of an action
 
 
 class InvalidDataset(ValueError):
     """Data that cannot be learned from; the message names file, episode and frame."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Why an episode is left out: ``text`` says what is wrong with it from ``frame`` on."""
-
-    episode: int
-    frame: int
-    text: str
-
-    def __str__(self) -> str:
-        return f"episode {self.episode}, frame {self.frame}: {self.text}"
 
 
 @dataclass(frozen=True)
@@ -295,19 +281,6 @@ def _check_measured(path: Path, columns: dict[str, np.ndarray], expected: int) -
         )
 
 
-def find_problems(dataset: Dataset) -> Iterator[Problem]:
-    """What makes episodes unusable: numbers that are not finite, actions out of range, cameras
-    that show nothing. One problem an episode.
-    """
-    for episode, (offset, length) in enumerate(
-        zip(dataset.offsets.tolist(), dataset.lengths.tolist(), strict=True)
-    ):
-        rows = slice(offset, offset + length)
-        problem = _wrong_numbers(dataset, rows) or _dead_camera(dataset, rows)
-        if problem:
-            yield Problem(episode, *problem)
-
-
 def check_interface(source: str, actual: dict, expected: dict) -> None:
     """Compare what ``source`` was recorded with to a robot's ``RobotContract.interface()``.
 
@@ -489,35 +462,3 @@ def _interface_of(pixels: Sequence[int], scale: np.ndarray) -> dict:
         "cameras": [camera],
         "time_step": 1.0,
     }
-
-
-def _wrong_numbers(dataset: Dataset, rows: slice) -> tuple[int, str] | None:
-    for name, column in dataset.columns.items():
-        values = column[rows][:-1] if name == "action" else column[rows]
-        if values.dtype.kind != "f":
-            continue
-        is_fine = np.isfinite(values)
-        if name in SHOWN:
-            is_fine |= np.isnan(values).all(axis=1, keepdims=True)
-        bad = np.flatnonzero(~is_fine.all(axis=1))
-        if len(bad):
-            return int(bad[0]), f"{name} is not finite, expected numbers"
-    actions = dataset.columns["action"][rows][:-1]
-    bad = np.flatnonzero((np.abs(actions) > 1 + ROUNDING).any(axis=1))
-    if len(bad):
-        value = float(np.abs(actions[bad[0]]).max())
-        return int(bad[0]), f"action has {value:.3g}, expected values in [-1, 1]"
-    return None
-
-
-def _dead_camera(dataset: Dataset, rows: slice) -> tuple[int, str] | None:
-    """A camera whose every picture is of one colour."""
-    pixels = dataset.pixels[rows]
-    width = dataset.image_size[1]
-    for index, camera in enumerate(dataset.about.interface["cameras"]):
-        part = pixels[:, ::CHECKED_PIXELS, index * width : (index + 1) * width : CHECKED_PIXELS]
-        flat = part.reshape(len(part), -1, 3)
-        is_blank = (flat == flat[:, :1]).all(axis=(1, 2))
-        if is_blank.all():
-            return 0, f"camera {camera['name']} shows nothing but one colour"
-    return None

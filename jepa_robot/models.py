@@ -248,11 +248,11 @@ class Bundle:
             if not self.has(graph):
                 raise InvalidBundle(f"{self.path}: has no {name}, expected one")
             session = Session(self.path / name, self._providers, self._threads, self._is_strict)
-            self._check_sizes(graph, session)
+            self._check_graph(graph, session)
             self._sessions[graph] = session
         return self._sessions[graph]
 
-    def _check_sizes(self, graph: str, session: Session) -> None:
+    def _check_graph(self, graph: str, session: Session) -> None:
         """Inputs are those of the graph, and all last axes what the manifest says, where fixed."""
         sizes = {
             "proprioception": self.measured_size,

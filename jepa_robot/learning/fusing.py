@@ -9,7 +9,6 @@ Ho, "Applied optimal control" (1975), section 2.2.
 from __future__ import annotations
 
 import io
-import logging
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import nn
 
 from jepa_robot.learning.adjoint import adjoint
 from jepa_robot.learning.graph_writer import OPSET, GraphWriter
 from jepa_robot.learning.networks import Agent, AgentShape
+from jepa_robot.learning.quantizing import quantize
 from jepa_robot.learning.terms import TERMS, Seen, all_terms
 
 SEEN = Seen._fields
@@ -73,27 +72,7 @@ def fuse(folder: Path, sizes: Sizes, agent: Agent | None = None) -> None:
     for name, make in makers.items():
         onnx.save(make(parts, name), str(folder / f"{name}.onnx"))
     if agent is not None:
-        _quantize(folder / "plan.onnx", folder / "plan_int8.onnx")
-
-
-def _quantize(plan: Path, quantized: Path) -> None:
-    """Weights of 8 bits by channel, activations of 8 bits by tensor, as they come."""
-    logging.getLogger().addFilter(_is_no_advice)
-    try:
-        quantize_dynamic(
-            plan,
-            quantized,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            extra_options={"EnableSubgraph": True},  # the rollout is one
-        )
-    finally:
-        logging.getLogger().removeFilter(_is_no_advice)
-
-
-def _is_no_advice(record: logging.LogRecord) -> bool:
-    """To pre-process the graph, which has been optimised as far as that goes."""
-    return "pre-processing" not in record.getMessage()
+        quantize(folder / "plan.onnx", folder / "plan_int8.onnx")
 
 
 class _Parts:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from jepa_robot.dataset import SHOWN, Dataset
+from jepa_robot.dataset import Dataset
+from jepa_robot.dataset_checks import SHOWN
 from jepa_robot.learning.encoded import Encoded
 from jepa_robot.learning.layers import check_whole
 from jepa_robot.learning.networks import Agent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 
@@ -26,8 +27,7 @@ LONGEST_DEADLINE = 10.0  # s
 class ActorConfig:
     """The actor's section of a configuration, checked.
 
-    ``deadline``: s after a state came, when a plan from it has to be there; 0 for most of a time
-    step.
+    ``deadline``: s that planning from a state may take; 0 for most of a time step.
     """
 
     mode: int
@@ -164,15 +164,15 @@ class Actor:
         return self._planner.plan(problem, shift, deadline, before)
 
     def warm_up(self) -> None:
-        """Compute once what decisions are made of: graphs are loaded, and slow the first time."""
+        """Decide once, to no effect: graphs are loaded where they are needed, and slow at first."""
         config, state = self.config, np.zeros((1, self._bundle.state_size), np.float32)
         if config.goal_latent is not None:
             self.react(state)
         if config.mode in PLANNING_MODES:
-            size = (1, config.planner.candidates, config.planner.horizon, self._bundle.action_size)
-            problem, nothing = Imagined(*self._known(state)), np.zeros(size, np.float32)
-            descends = self._planner.needs_gradients and problem.has_gradients
-            (problem.gradients if descends else problem.costs)(nothing)
+            once = dataclasses.replace(config.planner, iterations=1)
+            planner = make_planner(config.planner_name, once, self._bundle.action_size)
+            with contextlib.suppress(ValueError):  # the first plan tells it
+                planner.plan(Imagined(*self._known(state)))
 
     def _known(self, state: np.ndarray) -> tuple:
         """What `Imagined` is made of."""

@@ -123,7 +123,6 @@ class Requests:
 
     def __init__(self, node: AgentNode, timeout: float) -> None:
         self._node, self._bundle = node, node.bundle
-        self._bundle.session("plan")  # so that it is there when it is needed
         self.timeout = LOCKSTEP_TIMEOUT if node.is_lockstep else timeout
         self._publisher = node.publisher(Image, CANDIDATES, COMMAND)
         self._asker, self._number = uuid.uuid4().hex[:8], 0

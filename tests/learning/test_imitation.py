@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from jepa_robot.dataset import find_problems, open_dataset
+from jepa_robot.dataset import open_dataset
+from jepa_robot.dataset_checks import find_problems
 from jepa_robot.learning.encoded import encode
 from jepa_robot.learning.imitation import ImitationConfig, demonstrated_rows, imitate
 from jepa_robot.learning.jepa import JEPAConfig, new_agent
