@@ -246,3 +246,19 @@ def test_a_configuration_that_a_module_refuses_is_told(start, tiny):
         assert "it is for bundle 'x', expected 'tiny-" in errors[98, "cost"]
         assert "actor.mode is 7" in errors[99, "actor"]
         assert "names ['magic']" in errors[99, "cost"]
+
+
+def test_a_tasks_deadline_is_kept_and_what_it_costs_is_counted(start):
+    def counted(client, name):
+        status = client.diagnostics.get("/actor")
+        values = {pair.key: pair.value for pair in status.values} if status else {}
+        return int(values.get(name, 0))
+
+    with start(simulator="realtime") as (client, _):
+        client.wait_until_ready()
+        goal = f"goal: {{position: {list(GOAL)}}}"
+        client.set_task(f"name: reach\nmode: 2\ndeadline: 0.000001\n{goal}")
+        client.wait(lambda: counted(client, "plans_unimproved") > 3, "plans without an iteration")
+        assert counted(client, "plans_late") > 3
+        client.set_task(f"name: reach\nmode: 2\ndeadline: 10\n{goal}")
+        client.wait(lambda: counted(client, "iterations") > 0, "plans that were improved")
