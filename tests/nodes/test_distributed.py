@@ -145,15 +145,16 @@ def test_without_a_killed_node_plans_are_made_locally_and_later_with_it(spread, 
 
 
 def test_an_answer_that_comes_too_late_is_counted_and_ignored(spread):
-    with spread() as (client, group):
+    with spread() as (client, _):
+        answers = listen(client, "candidate_costs")
         goes(client)
         wait_for_distributed_plans(client, "distributed plans")
-        group.processes["world_model"].send_signal(signal.SIGSTOP)
-        # By now it asks so seldom that the answer to its last request finds it not asking.
-        client.wait(lambda: told(client, "requests_timed_out") > 5, "the actor to go on alone")
-        group.processes["world_model"].send_signal(signal.SIGCONT)
-        client.wait(lambda: told(client, "replies_late") > 0, "the late answer")
-        wait_for_distributed_plans(client, "distributed plans again")
+        slow = client.node.create_publisher(Image, "candidate_costs", DATA)
+        client.wait(lambda: slow.get_subscription_count() > 1, "the actor and ourselves")
+        late = told(client, "replies_late")
+        slow.publish(answers[0])  # of a request that is long over
+        client.wait(lambda: told(client, "replies_late") > late, "the late answer")
+        wait_for_distributed_plans(client, "distributed plans after it")
         assert told(client, "replies_refused") == 0
 
 
