@@ -62,7 +62,8 @@ CELLS = (
 # one way to prevent collapse left out, and the losses of LeWM (le-wm.github.io) and PLDM
 # (arXiv:2502.14819) at stable-worldmodel's weights, without PLDM's terms over time. SIGReg grows
 # with the batch there, and is divided by that here.
-ALONE = {"inverse": 0.0, "linearity": 0.0}
+ALONE = {"inverse": 0.0, "linearity": 0.0, "shared": 0.0, "prevention_sees": "embedding"}
+OURS = "our loss"
 LOSSES: dict[str, dict] = {
     **{f"{name} alone": {"prevention": name, **ALONE} for name in PREVENTIONS},
     "LeWM's loss": {
@@ -77,6 +78,7 @@ LOSSES: dict[str, dict] = {
         "prediction": 1.0,
         **ALONE,
     },
+    OURS: {},
 }
 RUNS = Path("runs/worldmodel")
 SEEDS = range(3)
@@ -209,19 +211,13 @@ class Bench:
             self._judge(cell, f"mode 1, {policy}", seed, contract, bundle, "1", "image")
 
     def ablate(self, cell: str, loss: str) -> None:
-        """Effective rank and Mode-2's success with another loss."""
+        """Effective rank and Mode-2's success with another loss, without practice."""
         robot, task = cell.split(":")
         contract = load_contract(robot)
         data = self._data(contract, task)
         for seed in self._seeds:
-            config = self._config(seed)
-            iterations = min(config.jepa.iterations, LOSS_ITERATIONS)
-            jepa = dataclasses.replace(config.jepa, iterations=iterations, **LOSSES[loss])
-            no_policy = dataclasses.replace(config.distill, decisions=10, rounds=1, iterations=1)
-            config = dataclasses.replace(config, jepa=jepa, distill=no_policy)
-            name = f"{robot}_{task}_{loss}_{seed}".replace(" ", "_").replace("'", "")
-            bundle = self._bundle(contract, data, config, name)
-            agent = load_checkpoint(self._folder / f"run_{name}").agent
+            bundle = self._with_loss(contract, task, data, loss, seed)
+            agent = load_checkpoint(self._folder / f"run_{bundle.path.name}").agent
             latents = encode(agent, open_dataset(data).split(VALIDATION_SHARE)[1]).latents
             figures = {
                 "rank": measure_latents(latents).effective_rank,
@@ -229,7 +225,28 @@ class Bench:
             }
             policy = f"mode 2, {loss}"
             goals = min(self._goals, LOSS_GOALS)
+            if task != "reach":
+                figures["readout_error"] = 100 * bundle.manifest["results"]["readout_error"]
             self._judge(cell, policy, seed, contract, bundle, "2", "image", goals, **figures)
+
+    def _with_loss(
+        self, contract: RobotContract, task: str, data: Path, loss: str, seed: int
+    ) -> Bundle:
+        """Encoder and predictor by a loss, then all that follows as ever where there is an object."""
+        config = self._config(seed, task)
+        if loss == OURS:
+            return self._bundle(contract, data, config, f"{contract.name}_{task}_{seed}")
+        jepa = dataclasses.replace(config.jepa, **LOSSES[loss])
+        if task == "reach":
+            iterations = min(config.jepa.iterations, LOSS_ITERATIONS)
+            jepa = dataclasses.replace(jepa, iterations=iterations)
+        no_policy = dataclasses.replace(config.distill, decisions=10, rounds=1, iterations=1)
+        config = dataclasses.replace(config, jepa=jepa, distill=no_policy)
+        name = f"{contract.name}_{task}_{loss}_{seed}".replace(" ", "_").replace("'", "")
+        bundle = self._bundle(contract, data, config, name)
+        if task == "reach":
+            return bundle
+        return self._bundle(contract, data, self._short(self._on(bundle)), f"{name}_dreaming")
 
     def compare(self, cell: str, peer: str, budget: str, device: str) -> None:
         """A model of stable-worldmodel, trained for as long as ours, or on as many samples."""
@@ -244,19 +261,19 @@ class Bench:
         for seed in self._seeds:
             if self._results.has(cell, policy, seed):
                 continue
-            config = self._config(seed).jepa
-            steps = config.iterations
+            config = self._config(seed, task)
+            steps, batch = config.jepa.iterations, config.jepa.batch
             if budget == "time":
-                name = f"{robot}_{task}_{seed}"
-                bundle = self._bundle(contract, data, self._config(seed), name)
-                seconds = sum(bundle.manifest["results"]["seconds"].values())
+                ours = self._bundle(contract, data, config, f"{robot}_{task}_{seed}")
+                seconds = sum(ours.manifest["results"]["seconds"].values())
+                seconds += 60 * self._practise(contract, task, data, ours)[1]
                 begin = time.monotonic()
-                train_peer(peer, training, seed, config.batch, TIMED_STEPS)
+                train_peer(peer, training, seed, batch, TIMED_STEPS)
                 step = (time.monotonic() - begin) / TIMED_STEPS
                 steps = max(1, round(seconds / step))
             print(f"{policy}, seed {seed}: {steps} steps", flush=True)
             begin = time.monotonic()
-            model = train_peer(peer, training, seed, config.batch, steps, where)
+            model = train_peer(peer, training, seed, batch, steps, where)
             minutes = (time.monotonic() - begin) / 60
             judge, episodes = sample_episodes(contract, task, goals, TEST_SEED)
             runner = PeerRunner(contract, model, judge, training.image_size, CEMConfig())
