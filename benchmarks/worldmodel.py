@@ -232,7 +232,7 @@ class Bench:
     def _with_loss(
         self, contract: RobotContract, task: str, data: Path, loss: str, seed: int
     ) -> Bundle:
-        """Encoder and predictor by a loss, then all that follows as ever where there is an object."""
+        """Encoder and predictor by a loss; where there is an object, the rest as ever."""
         config = self._config(seed, task)
         if loss == OURS:
             return self._bundle(contract, data, config, f"{contract.name}_{task}_{seed}")

@@ -29,6 +29,8 @@ FINGERS = 0.03  # m that a finger takes outside of the gripper's opening
 SHOWN = 0.6  # of the recorded episodes are demonstrations
 PLACES, LIFTS = 0.45, 0.35  # of the others; the rest is smooth noise
 ABOVE_SHARE = 0.7  # of the others start above the block
+SHELVED = 0.4  # of the others begin with the block on the shelf, as in goal pictures,
+ABOVE_SHELVED = 0.25  # and so many of these above it
 AROUND_SHARE = 0.6  # of those, around it, as if to grasp it
 AROUND = 0.015  # m from where it is grasped best a block is grasped, too
 FUNNEL = (0.01, 0.03)  # m beside the block: from the second on the hand keeps its height
@@ -201,8 +203,10 @@ class PickAndPlace(TableTask):
         """
         if rng.uniform() < SHOWN:
             return self._demonstration(rng, steps)
-        kind, is_above = rng.uniform(), rng.uniform() < ABOVE_SHARE
-        block, goal = self.sample_block(rng), self.sample_goal(rng)
+        kind, is_shelved = rng.uniform(), rng.uniform() < SHELVED
+        is_above = rng.uniform() < (ABOVE_SHELVED if is_shelved else ABOVE_SHARE)
+        block = self.sample_goal(rng) if is_shelved else self.sample_block(rng)
+        goal = self.sample_goal(rng)
         start = self.sample_above(rng, block) if is_above else self.sample_hand(rng, block)
         is_lift = PLACES <= kind < PLACES + LIFTS
         if is_lift:
