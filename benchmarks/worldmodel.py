@@ -46,6 +46,7 @@ from jepa_robot.planning.cem import CEMConfig
 from jepa_robot.robot.contract import RobotContract, load_contract
 from jepa_robot_sim.collect import ArmSource, collect
 from jepa_robot_sim.episodes import Episode
+from jepa_robot_sim.scenes import Variation
 from jepa_robot_sim.tasks import TASKS
 
 CELLS = (
@@ -88,6 +89,16 @@ TIMED_STEPS = 10  # of a peer's training, to know how many take as long as ours
 EQUAL = ("time", "samples")  # what a peer gets as much of as ours
 # Where there is an object: transitions of exploration, rounds of practice, transitions of each.
 EXPLORED, ROUNDS, PRACTISED = 40_000, 3, 7_500
+# Blocks that were not in the recording: factors on friction and mass, and whether it is square (that
+# one turns as it is pushed).
+OTHERS = {
+    "half the friction": (0.5, 1.0, False),
+    "twice the friction": (2.0, 1.0, False),
+    "half the mass": (1.0, 0.5, False),
+    "twice the mass": (1.0, 2.0, False),
+    "square block": (1.0, 1.0, True),
+}
+OTHERS_GOALS = 50  # of each
 LOSS_ITERATIONS, LOSS_GOALS = 600, 50  # of other losses: half the steps, half the goals
 PEER_GOALS = 40  # as their decisions take long without a GPU
 FIGURES = {
@@ -115,6 +126,9 @@ def main(
     unlabelled: Annotated[
         bool, typer.Option("--unlabelled", help="Goals are pictures, and no label is looked at.")
     ] = False,
+    others: Annotated[
+        bool, typer.Option("--others", help="Blocks that nobody has seen before.")
+    ] = False,
     equal: Annotated[list[str] | None, typer.Option(help="Peers' time or samples; repeat.")] = None,
     device: Annotated[str, typer.Option(help="What peers of equal samples run on.")] = "cpu",
     report: Annotated[
@@ -137,6 +151,8 @@ def main(
                 bench.ablate(name, one)
         elif unlabelled:
             bench.run_unlabelled(name)
+        elif others:
+            bench.judge_others(name)
         elif peers:
             for peer, budget in itertools.product(PEERS, equal or EQUAL):
                 bench.compare(name, peer, budget, device)
@@ -209,6 +225,23 @@ class Bench:
             more = {"minutes": minutes, "readout_error": error}
             self._judge(cell, f"mode 2, {policy}", seed, contract, bundle, "2", "image", **more)
             self._judge(cell, f"mode 1, {policy}", seed, contract, bundle, "1", "image")
+
+    def judge_others(self, cell: str) -> None:
+        """The agent of each seed, as it is, with other blocks."""
+        robot, task = cell.split(":")
+        contract = load_contract(robot)
+        data = self._data(contract, task)
+        for seed in self._seeds:
+            bundle = self._bundle(
+                contract, data, self._config(seed, task), f"{robot}_{task}_{seed}"
+            )
+            bundle, _ = self._practise(contract, task, data, bundle)
+            modes = {"mode 2": "2", "mode 1": "1"} | ({"oracle": "oracle"} if seed == 0 else {})
+            for (name, mode), other in itertools.product(modes.items(), OTHERS):
+                policy = f"{name}, {other}"
+                self._judge(
+                    cell, policy, seed, contract, bundle, mode, "position", OTHERS_GOALS, other
+                )
 
     def ablate(self, cell: str, loss: str) -> None:
         """Effective rank and Mode-2's success with another loss, without practice."""
@@ -383,12 +416,19 @@ class Bench:
         mode: str,
         goal: str,
         goals: int = 0,
+        other: str = "",
         **more: float | str,
     ) -> None:
         if self._results.has(cell, policy, seed):
             return
         task = load_task(cell.split(":")[1])
         judge, episodes = sample_episodes(contract, task.name, goals or self._goals, TEST_SEED)
+        if other:
+            friction, mass, is_square = OTHERS[other]
+            block = dataclasses.replace(judge.scene.block, is_square=is_square)
+            judge.scene = dataclasses.replace(judge.scene, block=block)
+            varied = Variation(friction=friction, mass=mass)
+            episodes = [dataclasses.replace(one, variation=varied) for one in episodes]
         runner = InProcessRunner(contract, bundle, task, judge, mode, goal)
         self._keep(cell, policy, seed, contract, runner, episodes, **more)
 

@@ -36,8 +36,11 @@ class SceneBodies:
             self._wall = self._body(_box(scene.wall), 0.0, WALL_COLOUR)
         self._block = None
         if scene.block is not None:
-            radius, height = scene.block.radius, scene.block.height
-            self._block = self._body(_cylinder(radius, height), scene.block.mass, BLOCK_COLOUR)
+            block = scene.block
+            shape = _cylinder(block.radius, block.height)
+            if block.is_square:
+                shape = _box((block.radius, block.radius, block.height / 2))
+            self._block = self._body(shape, block.mass, BLOCK_COLOUR)
         self._distractors = []
         for number in range(scene.distractors):
             colour = DISTRACTOR_COLOURS[number % len(DISTRACTOR_COLOURS)]

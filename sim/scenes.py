@@ -180,11 +180,12 @@ class Box:
 
 @dataclass(frozen=True)
 class Block:
-    """What is pushed or grasped: a cylinder on its end (m, kg)."""
+    """What is pushed or grasped: a cylinder on its end, or as wide and long a box (m, kg)."""
 
     radius: float
     height: float
     mass: float
+    is_square: bool = False
 
 
 @dataclass(frozen=True)
