@@ -89,8 +89,8 @@ TIMED_STEPS = 10  # of a peer's training, to know how many take as long as ours
 EQUAL = ("time", "samples")  # what a peer gets as much of as ours
 # Where there is an object: transitions of exploration, rounds of practice, transitions of each.
 EXPLORED, ROUNDS, PRACTISED = 40_000, 3, 7_500
-# Blocks that were not in the recording: factors on friction and mass, and whether it is square (that
-# one turns as it is pushed).
+# Blocks that were not in the recording: factors on friction and mass, and whether it is square: it
+# turns as it is pushed.
 OTHERS = {
     "half the friction": (0.5, 1.0, False),
     "twice the friction": (2.0, 1.0, False),
