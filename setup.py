@@ -19,7 +19,6 @@ ROS_WHEELS = [
 ]
 TRAIN = [
     "gymnasium>=1.0",
-    "h5py",
     "joblib",
     "lightning>=2.4",
     "matplotlib",
@@ -61,6 +60,7 @@ setup(
     ],
     python_requires=">=3.10",
     install_requires=[
+        "h5py",
         "numpy",
         "opencv-python",
         "onnxruntime-gpu; platform_system == 'Linux' and platform_machine == 'x86_64'",
@@ -71,6 +71,7 @@ setup(
         "rich",
         "ruckig>=0.14",
         "typer>=0.9",
+        "usearch>=2.19,<2.26",  # imported before ONNX Runtime, 2.26 takes the process down
     ],
     extras_require={
         "ros": ROS_WHEELS,

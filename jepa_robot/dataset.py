@@ -338,10 +338,17 @@ def write_dataset(
 
 
 def dataset_bytes(about: About, episodes: Iterable[Mapping[str, np.ndarray]]) -> bytes:
-    """A small file, made in memory: HDF5 itself, on a full disk, takes the process down with it."""
+    """A small file, made in memory: HDF5 itself, on a full disk, takes the process down with it.
+
+    There is at least one episode; all have the same columns.
+    """
     with h5py.File("memory", "w", driver="core", backing_store=False) as file:
         file.attrs["about"] = about.to_json()
-        _append(file, episodes)
+        known = list(episodes)
+        joined = {name: np.concatenate([one[name] for one in known]) for name in known[0]}
+        for name, array in joined.items():
+            _create(file, name, array)
+        _index(file, [len(one["action"]) for one in known])
         file.flush()
         return file.id.get_file_image()
 
@@ -408,7 +415,7 @@ def _append(file: h5py.File, episodes: Iterable[Mapping[str, np.ndarray]]) -> in
     for episode in episodes:
         for name, array in episode.items():
             if not lengths:
-                _create(file, name, array)
+                _create(file, name, array[:0])
             if name not in file or file[name].shape[1:] != array.shape[1:]:
                 raise InvalidDataset(
                     f"episode {len(lengths)}: {name} is {list(array.shape)}, expected what the "
@@ -418,21 +425,24 @@ def _append(file: h5py.File, episodes: Iterable[Mapping[str, np.ndarray]]) -> in
             file[name].resize(begin + len(array), axis=0)
             file[name][begin:] = array
         lengths.append(len(episode["action"]))
-    offsets = np.cumsum([0, *lengths[:-1]]) if lengths else []
-    file.create_dataset("ep_len", data=np.array(lengths, np.int32), maxshape=(None,))
-    file.create_dataset("ep_offset", data=np.array(offsets, np.int64), maxshape=(None,))
+    _index(file, lengths)
     return sum(lengths)
 
 
+def _index(file: h5py.File, lengths: Sequence[int]) -> None:
+    offsets = np.cumsum([0, *lengths[:-1]]) if lengths else []
+    file.create_dataset("ep_len", data=np.array(lengths, np.int32), maxshape=(None,))
+    file.create_dataset("ep_offset", data=np.array(offsets, np.int64), maxshape=(None,))
+
+
 def _create(file: h5py.File, name: str, array: np.ndarray) -> None:
-    """A column that can grow. A picture a chunk: windows are read at random."""
+    """A column of these rows that can grow. A picture a chunk: windows are read at random."""
     is_picture = array.ndim == 4
     rows = 1 if is_picture else 256
     file.create_dataset(
         name,
-        shape=(0, *array.shape[1:]),
+        data=array,
         maxshape=(None, *array.shape[1:]),
-        dtype=array.dtype,
         chunks=(rows, *array.shape[1:]),
         compression="lzf" if is_picture else None,
     )

@@ -157,6 +157,11 @@ class Bundle:
         return self.manifest["id"]
 
     @property
+    def space(self) -> str:
+        """Of the latents: the same for bundles with the same encoder, whatever else is learned."""
+        return self.manifest["files"]["encoder.onnx"][:8]
+
+    @property
     def measured_size(self) -> int:
         """2J, of joint positions and velocities, and 1 of a gripper that actions move."""
         return measured_size(self.manifest)

@@ -15,7 +15,6 @@ from jepa_robot.modules.configurator import (
     task_text,
 )
 from jepa_robot.modules.cost import Cost, CostConfig, InvalidConfiguration
-from jepa_robot.modules.memory import Memory
 from jepa_robot.modules.perception import InvalidObservation, Observation, Perception
 from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.planning.cem import CEMConfig
@@ -214,28 +213,6 @@ def test_planning_lowers_the_cost_that_it_is_given(bundle, contract):
 
     random = np.random.default_rng(0).uniform(-1, 1, (200, 5, 3)).astype(np.float32)
     assert price(plan) < min(price(actions) for actions in random)
-
-
-def test_memory_keeps_the_newest_and_joins_fields_by_stamp(tmp_path):
-    memory = Memory(capacity=3)
-    for stamp in range(5):
-        memory.begin_episode(stamp // 3)
-        for field in ("action", "state", "cost", "prediction"):
-            memory.store(stamp, field, np.full((1, 2), stamp))
-        if stamp == 3:
-            memory.store(stamp, "surprise", np.ones((1, 1)))
-    memory.store(9, "state", np.zeros((1, 2)))  # incomplete
-    steps = memory.steps()
-    assert steps["stamp"].tolist() == [3, 4]
-    assert steps["episode"].tolist() == [1, 1]
-    assert np.array_equal(steps["surprise"], [[1], [np.nan]], equal_nan=True)
-    assert memory.save(tmp_path / "new" / "memory.npz") == 2
-    with np.load(tmp_path / "new" / "memory.npz") as saved:
-        assert saved["action"].tolist() == [[3, 3], [4, 4]]
-
-
-def test_memory_of_nothing_can_be_saved(tmp_path):
-    assert Memory(1).save(tmp_path / "memory.npz") == 0
 
 
 @pytest.mark.parametrize(

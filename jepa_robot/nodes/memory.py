@@ -1,50 +1,114 @@
-"""Memory node: keeps the last steps and saves them on request."""
+"""Memory node: keeps the steps that were lived through, in RAM and on disk, and looks them up."""
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-from jepa_robot.modules.memory import Memory
+from jepa_robot.modules.memory import FIELDS, Memory
+from jepa_robot.modules.memory_files import MemoryFiles, MemoryTaken, read_memory, write_memory
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.base import AgentNode
-from jepa_robot.nodes.messages import DATA
-from jepa_robot.nodes.runtime import BESIDE, main
+from jepa_robot.nodes.latch import state_file
+from jepa_robot.nodes.messages import COMMAND, DATA
+from jepa_robot.nodes.runtime import BESIDE, STEADY, main
+
+SPILLED = 0.5  # s, between what is written to disk; who is killed loses no more than twice that
+RESTORED = 10_000  # steps that are taken up from the disk at most, as that takes time
+MEBI = 1 << 20
 
 
 class MemoryNode(AgentNode):
-    """Stores what the other nodes publish, step by step; ``~/save`` writes it to a file."""
+    """Stores what the other nodes publish, step by step.
+
+    ``recall`` [N, S] is answered by ``recalled`` [N k, 3 + H (S + A)]: for each state the k steps
+    most like it, nearest first, each with its distance, its age (s), how many steps are known from
+    it on, and H of those: state and action, zeros where there are fewer. ``~/save`` writes what is
+    in RAM into one file.
+    """
 
     def __init__(self) -> None:
         super().__init__("memory")
-        self.declare_parameter("capacity", 20_000)
-        self.declare_parameter("file", "runs/memory.npz")
+        self.declare_parameter("capacity", 100_000)
+        self.declare_parameter("file", "runs/memory.h5")
+        self.declare_parameter("folder", "")
+        self.declare_parameter("disk_limit", 512.0)
+        self.declare_parameter("neighbours", 10)
+        self.declare_parameter("following", 8)
         self._memory: Memory | None = None
+        self._files: MemoryFiles | None = None
+        self._spilled = 0  # steps that are on disk, or that no disk takes
         self.create_service(Trigger, "~/save", self._on_save)
 
     def setup(self) -> None:
-        self._memory = Memory(self.parameter("capacity"))
-
-    def connect(self) -> None:
-        state_size = self.bundle.state_size
-        sizes = {
-            "state": state_size,
-            "action": self.bundle.action_size,
-            "cost": len(self.bundle.terms),
-            "prediction": state_size,
+        bundle = self.bundle
+        widths = {
+            "action": bundle.action_size,
+            "cost": len(bundle.terms),
             "surprise": 1,
         }
-        for field, size in sizes.items():
+        self._sizes = {**dict.fromkeys(FIELDS, bundle.state_size), **widths}
+        step = self.contract.rates.time_step
+        self._memory = Memory(self.parameter("capacity"), self._sizes, step)
+        self._recalled = self.publisher(Image, "recalled", DATA)
+        self._open_files()
+        timer = self.create_timer(SPILLED, self._spill, clock=STEADY)
+        self._made.append((self.destroy_timer, timer))
+        self._made.append((lambda _: self._close_files(), None))
+
+    def connect(self) -> None:
+        for field, size in self._sizes.items():
             self.subscribe(Image, field, partial(self._on_field, field, size), DATA)
+        self.subscribe(Image, "recall", self._on_recall, COMMAND)
 
     def parse(self, sections: dict) -> dict:
         return sections["memory"]
 
     def apply(self, parsed: dict) -> None:
-        self._memory.begin_episode(self.version)
+        self._memory.begin_episode()
+
+    def _open_files(self) -> None:
+        """Go on where the disk was left; without one where there is none to be had."""
+        self._files, limit = None, int(MEBI * self.parameter("disk_limit"))
+        if limit <= 0:
+            return
+        known = self.parameter("folder")
+        default = state_file(self.contract.name, self.get_namespace(), "memory")
+        folder = (Path(known).expanduser() if known else default) / self.bundle.space
+        try:
+            self._files = MemoryFiles(folder, self.bundle, limit)
+        except (MemoryTaken, OSError) as error:
+            self.diagnostics.warn(f"what is remembered stays in RAM: {error}")
+            return
+        found = read_memory(folder, self.bundle, min(RESTORED, self._memory.capacity))
+        for problem in found.problems:
+            self.get_logger().warning(f"left out: {problem}")
+        self.diagnostics.values |= {"folder": str(folder), "files_left_out": len(found.problems)}
+        self._memory.restore(found.episodes)
+        self._spilled = self._memory.came
+
+    def _close_files(self) -> None:
+        if self._files is not None:
+            self._memory.flush()
+            self._spill()
+            self._files.close()
+            self._files = None
+
+    def _spill(self) -> None:
+        if self._files is None:
+            return
+        steps = self._memory.steps(since=self._spilled)
+        if not len(steps["stamp"]) and not self._files.is_behind:
+            return
+        self._spilled = self._memory.came
+        try:
+            self._files.add(steps)
+        except OSError as error:
+            self.diagnostics.warn(f"{self._files.folder} could not be written: {error.strerror}")
 
     def _on_field(self, field: str, size: int, message: Image) -> None:
         stamp = messages.from_time(message.header.stamp)
@@ -52,15 +116,36 @@ class MemoryNode(AgentNode):
         if field == "state":
             self.configure_for(stamp)
         self._memory.store(stamp, field, value)
-        self.diagnostics.values["steps"] = len(self._memory)
+        memory = self._memory
+        self.diagnostics.values |= {
+            "steps": len(memory),
+            "steps_incomplete": memory.incomplete,
+            "gaps": memory.gaps,
+        }
+
+    def _on_recall(self, message: Image) -> None:
+        states = messages.read_tensor(message, "recall", self.bundle.state_size, None)
+        rows, distances = self._memory.recall(states, self.parameter("neighbours"))
+        if not rows.size:
+            raise messages.InvalidMessage("recall finds nothing, expected steps in memory")
+        rows, memory = rows.ravel(), self._memory
+        known = np.column_stack([rows, memory.follow(rows, self.parameter("following") - 1)])
+        steps = memory.at(np.maximum(known, 0))
+        seen = np.concatenate([steps["state"], steps["action"]], axis=2) * (known >= 0)[..., None]
+        ages = 1e-9 * (memory.newest - steps["stamp"][:, 0])
+        about = np.column_stack([distances.ravel(), ages, (known >= 0).sum(axis=1)])
+        answer = np.concatenate([about, seen.reshape(len(rows), -1)], axis=1)
+        stamp = messages.from_time(message.header.stamp)
+        self._recalled.publish(messages.tensor_message(answer, stamp, message.header.frame_id))
 
     def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         file = Path(self.parameter("file")).expanduser().resolve()
         if self._memory is None:
             response.message = "nothing is remembered yet, expected a configured node"
             return response
+        self._memory.flush()
         try:
-            count = self._memory.save(file)
+            count = write_memory(file, self.bundle, self._memory.steps())
         except OSError as error:
             response.message = f"{file} could not be written: {error.strerror}"
             self.diagnostics.error(response.message)

@@ -12,6 +12,7 @@ from std_msgs.msg import String
 
 from jepa_robot import processes
 from jepa_robot.cli.evaluate import run_evaluation
+from jepa_robot.dataset import read_episodes
 from jepa_robot.models import Bundle
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.messages import EVERY_ONE, LATCHED
@@ -50,7 +51,7 @@ def test_ros_and_in_process_give_the_same_actions_to_the_bit(domain, tiny, mode)
 
 def test_modes_switch_while_the_arm_moves_and_memory_fills(start, tmp_path):
     params = tmp_path / "params.yaml"
-    params.write_text(f"memory: {{ros__parameters: {{file: {tmp_path / 'memory.npz'}}}}}")
+    params.write_text(f"memory: {{ros__parameters: {{file: {tmp_path / 'memory.h5'}}}}}")
     with start(simulator="realtime", params_file=str(params)) as (client, _):
         actions, plans = stamps_of(client, "action"), stamps_of(client, "plan")
         client.wait_until_ready()
@@ -70,10 +71,9 @@ def test_modes_switch_while_the_arm_moves_and_memory_fills(start, tmp_path):
             wait_for_more(client, what, "the policy's actions, then plans, in mode auto")
         client.wait(lambda: client.safety_state.message == "following", "the arm to follow")
         assert "steps written" in client.call("memory/save")
-    with np.load(tmp_path / "memory.npz") as saved:
-        assert len(saved["stamp"]) > 5
-        assert (np.diff(saved["stamp"]) > 0).all()
-        assert len(set(saved["episode"])) >= 2
+    saved = list(read_episodes(tmp_path / "memory.h5"))
+    stamps = np.concatenate([episode["stamp"][:, 0] for episode in saved])
+    assert len(stamps) > 5 and (np.diff(stamps) > 0).all() and len(saved) >= 2
 
 
 def test_a_namespace_holds_the_whole_agent(start):
