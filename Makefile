@@ -8,6 +8,8 @@ VENV   ?= .venv
 GUI    ?=
 TASK   ?= reach
 BIN     = $(VENV)/bin
+# What has deadlines to keep shares no processor.
+REALTIME = tests/nodes tests/launch
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # What a sourced ROS 2 or another environment sets would mix its packages with ours.
@@ -20,7 +22,8 @@ demo: $(VENV)/.run-time
 	$(BIN)/jepa-robot demo --task $(TASK) $(if $(filter-out 0,$(GUI)),--gui)
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(REALTIME:%=--ignore %)
+	$(BIN)/python -m pytest $(REALTIME)
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .

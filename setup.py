@@ -77,9 +77,9 @@ setup(
         "ros": ROS_WHEELS,
         "train": TRAIN,
         "viewer": ["rerun-sdk"],
-        "test": ["pytest"],
+        "test": ["pytest", "pytest-xdist"],
         "gymnasium": ["gymnasium>=1.0"],
-        "dev": [*TRAIN, "pytest", "ruff"],
+        "dev": [*TRAIN, "pytest", "pytest-xdist", "ruff"],
     },
     entry_points={
         "console_scripts": [

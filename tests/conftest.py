@@ -15,7 +15,8 @@ from tests.tiny_bundle import build
 
 os.environ.update(graph.environment(local_only=True))
 os.environ["ROS_HOME"] = tempfile.mkdtemp(prefix="jepa_robot_ros_home_")
-DOMAINS = itertools.count(os.getpid() % 40)
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+DOMAINS = itertools.count(25 * WORKER + os.getpid() % 25)
 
 
 @pytest.fixture(scope="session")
