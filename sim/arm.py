@@ -73,6 +73,8 @@ class SimulatedArm:
         self._painted: Variation | None = None
         self._paint(AS_IS)
         self._renderers = [Renderer(camera, self._client, zoom) for camera in contract.cameras]
+        self._hand_mass = self._call("getDynamicsInfo", self._body, self._joints[-1])[0]
+        self._off = np.zeros(len(self._joints))  # by how much what joints measure is (rad)
         self._takes_velocities = contract.controller.type == "forward_velocity"
         self._coasts_until = math.inf  # physics steps, to the controller's timeout
         self.steps = 0
@@ -88,7 +90,7 @@ class SimulatedArm:
 
     def reset(self, positions: Sequence[float]) -> None:
         """Put the arm at joint positions ``[J]`` (rad), at rest, and hold it there."""
-        for joint, position in zip(self._joints, positions, strict=True):
+        for joint, position in zip(self._joints, positions - self._off, strict=True):
             self._call("resetJointState", self._body, joint, float(position), 0.0)
         for joint, position in self._fixed:
             self._call("resetJointState", self._body, joint, position, 0.0)
@@ -122,6 +124,10 @@ class SimulatedArm:
             self._call("stepSimulation")
             self._call("restoreState", self._clean)  # contacts are forgotten
             self._scene.place(episode.object_start, episode.wall, episode.variation)
+        variation = episode.variation
+        self._off = np.array(variation.miscalibration or np.zeros(len(self._joints)))
+        mass = self._hand_mass + variation.payload
+        self._call("changeDynamics", self._body, self._joints[-1], mass=mass)
         self.reset(episode.start if positions is None else positions)
         self._paint(episode.variation)
         shifts = episode.variation.cameras
@@ -154,6 +160,11 @@ class SimulatedArm:
                 raise ValueError(f"{name} is {value}, expected {size} finite numbers")
         if len(variation.distractors) > (0 if scene is None else scene.distractors):
             raise ValueError(f"distractors are {len(variation.distractors)}, more than there are")
+        if len(variation.miscalibration) not in (0, len(self._joints)):
+            raise ValueError(
+                f"miscalibration is of {len(variation.miscalibration)} joints, expected of all "
+                f"{len(self._joints)}, or none"
+            )
         if len(variation.cameras) not in (0, len(self.contract.cameras)):
             raise ValueError(f"cameras are {len(variation.cameras)}, expected as many as the arm's")
 
@@ -185,7 +196,7 @@ class SimulatedArm:
             self._body,
             self._joints,
             pybullet.POSITION_CONTROL,
-            targetPositions=[float(p) for p in positions],
+            targetPositions=[float(p) for p in positions - self._off],
             forces=self._forces,
             positionGains=[GAINS["positionGain"]] * len(self._joints),
             velocityGains=[GAINS["velocityGain"]] * len(self._joints),
@@ -226,7 +237,7 @@ class SimulatedArm:
     def joint_states(self) -> tuple[np.ndarray, np.ndarray]:
         """Joint positions (rad) and velocities (rad/s), each ``[J]``, in the contract's order."""
         states = self._call("getJointStates", self._body, self._joints)
-        return np.array([s[0] for s in states]), np.array([s[1] for s in states])
+        return np.array([s[0] for s in states]) + self._off, np.array([s[1] for s in states])
 
     def gripper_states(self) -> tuple[np.ndarray, np.ndarray]:
         """Positions and velocities of the gripper's joints, each ``[G]``; empty without one."""

@@ -50,6 +50,8 @@ class Variation:
             (rotation vector, rad, base frame): ``(x, y, z, rx, ry, rz)``. Empty for none.
         friction, mass: factors on the block's.
         latency: control periods by which an action comes late.
+        payload: kg more at the hand.
+        miscalibration: a joint each, by how much what it measures is off (rad). Empty for nothing.
         distractors: a body each, ``(x, y, yaw)`` in m, m, rad, base frame.
         distractor_colours: RGB, one each.
     """
@@ -60,6 +62,8 @@ class Variation:
     friction: float = 1.0
     mass: float = 1.0
     latency: int = 0
+    payload: float = 0.0
+    miscalibration: tuple[float, ...] = ()
     distractors: tuple[tuple[float, float, float], ...] = ()
     distractor_colours: tuple[tuple[float, float, float], ...] = ()
 
@@ -76,6 +80,7 @@ class Variation:
             known["light"] = Light(tuple(light["direction"]), light["ambient"], light["diffuse"])
         if known.get("colours") is not None:
             known["colours"] = {name: tuple(rgb) for name, rgb in known["colours"].items()}
+        known["miscalibration"] = tuple(known.get("miscalibration", ()))
         for name in ("cameras", "distractors", "distractor_colours"):
             known[name] = tuple(tuple(row) for row in known.get(name, ()))
         return cls(**known)
