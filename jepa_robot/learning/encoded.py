@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from jepa_robot.dataset import Dataset
+from jepa_robot.learning.lived import Lived
 from jepa_robot.learning.networks import Agent
 
 CHUNK = 512  # frames that are encoded at once
@@ -33,6 +34,12 @@ class Encoded:
     def states(self) -> np.ndarray:
         """``[N, S]``: proprioception, then the latent."""
         return np.concatenate([self.proprioception, self.latents], axis=1)
+
+    @property
+    def lived(self) -> Lived:
+        """States, and what was done in them."""
+        order = np.argsort(self.data.offsets)
+        return Lived(self.states, self.data.columns["action"][self.rows], self.data.lengths[order])
 
     def at(self, rows: np.ndarray) -> np.ndarray:
         """Indices into ``latents`` of rows of the dataset."""

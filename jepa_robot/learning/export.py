@@ -14,18 +14,22 @@ from torch import Tensor, nn
 
 from jepa_robot.dataset import check_interface
 from jepa_robot.learning.backbones import inline_backbones
-from jepa_robot.learning.checkpoint import Samples, load_checkpoint
+from jepa_robot.learning.checkpoint import SAMPLES, Samples, load_checkpoint
 from jepa_robot.learning.fused_parity import fused_parity
 from jepa_robot.learning.fusing import Sizes, fuse
 from jepa_robot.learning.graph_writer import OPSET
+from jepa_robot.learning.lived import Lived
 from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.terms import NEEDS
-from jepa_robot.models import write_manifest
+from jepa_robot.models import Bundle, write_manifest
 from jepa_robot.modules.cost import POSITION_UNIT
 from jepa_robot.robot.contract import RobotContract
 
 RECORDED = ("goal", "goal_unit", "data", "recipe", "results")
 TOLERANCE = 1e-4  # of any output: rad, rad/s, m, latent units of about 1 or actions in [-1, 1]
+
+
+_Graphs = dict[str, tuple[nn.Module, dict[str, Tensor], tuple[str, ...]]]
 
 
 class ParityError(RuntimeError):
@@ -113,13 +117,58 @@ def write_bundle(
         FileExistsError: if ``folder`` exists.
         ParityError: a graph differs from torch by more than its tolerance.
     """
-    folder = Path(folder)
+    graphs = _graphs(agent.eval(), samples)
+    described = {
+        **manifest,
+        "latent_size": agent.shape.latent,
+        "proprioception_size": agent.shape.proprioception,
+        "history": agent.shape.history,
+        "z_size": agent.shape.z,
+        "goal_size": agent.shape.goal,
+        "image_size": list(agent.shape.image_size),
+    }
+    return _write(agent, graphs, Path(folder), described, has_derivatives=has_derivatives)
+
+
+def write_version(
+    agent: Agent, parent: Bundle, lived: Lived, folder: str | Path, learned: dict
+) -> dict:
+    """Write what learned on as a bundle of the same latent space: its encoder is the parent's.
+
+    Args:
+        agent: predictor, policy and critic, that began as the parent's.
+        parent: the bundle that they began as.
+        lived: what they learned from, for the parity check.
+        folder: the bundle to make; must not exist.
+        learned: what is recorded of how they came about.
+
+    Returns, and raises:
+        As `write_bundle`.
+    """
+    rows = np.linspace(0, len(lived.states) - 1, SAMPLES).astype(int)
+    state, action = (torch.from_numpy(part[rows]) for part in (lived.states, lived.actions))
+    graphs = _learned_graphs(agent.eval(), state, action)
+    described = {**parent.manifest, "parent": parent.id, "learned": learned}
+    described["parity"] = {"encoder": parent.manifest["parity"]["encoder"]}
+    return _write(agent, graphs, Path(folder), described, parent.path / "encoder.onnx")
+
+
+def _write(
+    agent: Agent,
+    graphs: _Graphs,
+    folder: Path,
+    manifest: dict,
+    encoder: Path | None = None,
+    has_derivatives: bool = True,
+) -> dict:
+    """Graphs, those that are fused of them, and a manifest: a folder that is whole or not there."""
     if folder.exists():
         raise FileExistsError(f"{folder}: exists, expected the name of a new bundle")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     temporary.mkdir(parents=True)
     try:
-        graphs = _graphs(agent.eval(), samples)
+        if encoder is not None:
+            shutil.copy(encoder, temporary)
         for name, (module, inputs, outputs) in graphs.items():
             _export(module, inputs, outputs, temporary / f"{name}.onnx")
         parity = {name: _parity(temporary, name, *graph[:2]) for name, graph in graphs.items()}
@@ -128,22 +177,14 @@ def write_bundle(
         fuse(temporary, sizes, agent if has_derivatives else None)
         fused = fused_parity(temporary, sizes, agent, graphs["predictor"][1]["state"])
         parity |= {name: _checked(name, difference) for name, difference in fused.items()}
-        written = write_manifest(
-            temporary,
-            {
-                **manifest,
-                "latent_size": agent.shape.latent,
-                "proprioception_size": agent.shape.proprioception,
-                "history": agent.shape.history,
-                "z_size": agent.shape.z,
-                "goal_size": agent.shape.goal,
-                "image_size": list(agent.shape.image_size),
-                "terms": NEEDS,
-                "opset": OPSET,
-                "parity": parity,
-                "torch": torch.__version__,
-            },
-        )
+        described = {
+            **manifest,
+            "terms": NEEDS,
+            "opset": OPSET,
+            "parity": {**manifest.get("parity", {}), **parity},
+            "torch": torch.__version__,
+        }
+        written = write_manifest(temporary, described)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -151,19 +192,23 @@ def write_bundle(
 
 
 @torch.no_grad()
-def _graphs(
-    agent: Agent, samples: Samples
-) -> dict[str, tuple[nn.Module, dict[str, Tensor], tuple[str, ...]]]:
+def _graphs(agent: Agent, samples: Samples) -> _Graphs:
     """Each graph's module, its inputs made of real data, and the names of its outputs."""
     images, proprioception, action = samples.images, samples.proprioception, samples.actions
     perception = _Perception(agent).eval()  # export() restores the outermost mode
     state, *views = perception(images, proprioception)
     seen = ("state", "views") if views else ("state",)
+    encoder = (perception, {"images": images, "proprioception": proprioception}, seen)
+    return {"encoder": encoder, **_learned_graphs(agent, state, action)}
+
+
+@torch.no_grad()
+def _learned_graphs(agent: Agent, state: Tensor, action: Tensor) -> _Graphs:
+    """Those that take states, likewise."""
     latent = state[:, agent.shape.proprioception :].contiguous()
     z = torch.randn(len(state), agent.shape.z, generator=torch.Generator().manual_seed(0))
     imagined = {"state": state, "action": action, "z": z}
     graphs = {
-        "encoder": (perception, {"images": images, "proprioception": proprioception}, seen),
         "predictor": (agent.predictor, imagined, ("next_state",)),
         "policy": (agent.policy, {"state": state, "goal_latent": latent.flip(0)}, ("action",)),
     }

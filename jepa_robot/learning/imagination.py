@@ -133,7 +133,7 @@ def learn_in_imagination(
     for number in range(config.iterations):
         chosen, state, goal = lives.draw(config.batch)
         place, latent = goal.split([agent.shape.goal, agent.shape.latent], dim=1)
-        visited, costs = _imagine(agent, state, place, latent, config, unit)
+        visited, costs = imagine(agent, state, place, latent, config, unit)
         after = torch.stack([foreseen(one, latent) for one in visited[1:]])
         beyond = config.discount**config.horizon * after[-1]
         if learns_policy:
@@ -155,7 +155,7 @@ def learn_in_imagination(
     return {"imagined_cost": float(costs.detach().mean()), "critic_error": float(error.detach())}
 
 
-def _imagine(
+def imagine(
     agent: Agent,
     state: Tensor,
     place: Tensor,

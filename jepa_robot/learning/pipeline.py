@@ -211,7 +211,7 @@ def _train(
     interface = training.about.interface
     record = {"goal": goal, "goal_unit": _goal_unit(agent, interface, config)}
     if dreams:
-        refine_predictor(agent, encoded, config.refinement, counter.stage())
+        refine_predictor(agent, encoded.lived, config.refinement, counter.stage())
         seconds["refinement"] = time.monotonic() - begin
         begin = time.monotonic()
         if imitates:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
-from jepa_robot.learning.encoded import Encoded
+from jepa_robot.learning.lived import Lived
 from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.optimize import Optimizer
 
@@ -47,20 +47,18 @@ class RefinementConfig:
 
 def refine_predictor(
     agent: Agent,
-    encoded: Encoded,
+    lived: Lived,
     config: RefinementConfig,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Train the agent's predictor on windows of encoded frames; all else is left as it is."""
+    """Train the agent's predictor on windows of what was lived; all else is left as it is."""
     if not config.iterations:
         return
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
-    data, joints = encoded.data, agent.shape.proprioception
-    starts = data.windows(config.horizon)
-    rows = encoded.at(starts)
-    states = torch.from_numpy(encoded.states)
-    actions = torch.from_numpy(data.columns["action"][encoded.rows])
+    joints = agent.shape.proprioception
+    rows = lived.starts(config.horizon)
+    states, actions = torch.from_numpy(lived.states), torch.from_numpy(lived.actions)
     spread = states.std(dim=0).clamp(min=1e-3)
     weight = torch.ones(states.shape[1])
     weight[:joints] = config.proprioception

@@ -1,0 +1,116 @@
+"""Learns on from what was lived: predictor, policy and critic of a bundle; and judges the outcome.
+
+"A Path Towards Autonomous Machine Intelligence" (LeCun, 2022): the world model is trained on what
+came of actions, critic and policy in it (section 3.1.3), from what short-term memory holds. What is
+perceived stays as it is, so all of memory stays good, and the robot can go on while this learns.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jepa_robot.learning.imagination import (
+    ImaginationConfig,
+    imagine,
+    learn_in_imagination,
+)
+from jepa_robot.learning.lived import Lived
+from jepa_robot.learning.networks import Agent
+from jepa_robot.learning.refinement import RefinementConfig, refine_predictor
+
+HELD_OUT = 5  # of so many episodes one is not learned from
+JUDGED = 512  # imagined lives
+JUDGED_STEPS = 40
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """Settings of one round, on from what there is: shorter and slower than from nothing."""
+
+    refinement: RefinementConfig = field(
+        default_factory=lambda: RefinementConfig(iterations=600, horizon=8, learning_rate=7e-4)
+    )
+    imagination: ImaginationConfig = field(
+        default_factory=lambda: ImaginationConfig(
+            iterations=600, policy_rate=2e-4, critic_rate=5e-4
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of a candidate and of what it came from, on episodes that neither has learned from.
+
+    ``prediction``: squared error of states, some steps ahead, in units of their variance.
+    ``cost``: of the policy, a step, imagined by the candidate's predictor.
+    """
+
+    prediction: float
+    prediction_before: float
+    cost: float
+    cost_before: float
+
+    @property
+    def is_better(self) -> bool:
+        """Whether to take the candidate. NaN is not better."""
+        return self.prediction <= self.prediction_before and self.cost <= self.cost_before
+
+
+def learn(
+    agent: Agent, episodes: Sequence[Mapping[str, np.ndarray]], config: LearnerConfig, unit: float
+) -> tuple[Agent, Scores]:
+    """A candidate that learned from what was lived; the agent is left as it is.
+
+    Args:
+        agent: with a readout, that says what goals are about.
+        episodes: as memory has them, oldest first.
+        config: settings.
+        unit: how far from its goal costs 1, in units of the readout.
+
+    Raises:
+        InvalidDataset: there are too few or too short episodes.
+    """
+    held_out = Lived.of(episodes[HELD_OUT - 1 :: HELD_OUT])
+    training = Lived.of([e for n, e in enumerate(episodes) if n % HELD_OUT != HELD_OUT - 1])
+    horizon = config.refinement.horizon
+    held_out.starts(horizon)
+    candidate = copy.deepcopy(agent)
+    refine_predictor(candidate, training, config.refinement)
+    predictions = [prediction_error(one, held_out, horizon) for one in (candidate, agent)]
+    costs = []
+    for is_learning in (False, True):
+        if is_learning:
+            learn_in_imagination(candidate, training.states, config.imagination, unit)
+        costs.append(imagined_cost(candidate, held_out, config.imagination, unit))
+    return candidate, Scores(*predictions, costs[1], costs[0])
+
+
+@torch.no_grad()
+def prediction_error(agent: Agent, lived: Lived, horizon: int) -> float:
+    """Mean squared error of states so many steps ahead, in units of their variance."""
+    starts = lived.starts(horizon)
+    states = torch.from_numpy(lived.states)
+    actions = torch.from_numpy(lived.actions[starts[:, None] + np.arange(horizon)])
+    predicted = agent.rollout(states[starts], actions)[:, -1]
+    spread = states.std(dim=0).clamp(min=1e-3)
+    return float(((predicted - states[starts + horizon]) / spread).square().mean())
+
+
+@torch.no_grad()
+def imagined_cost(agent: Agent, lived: Lived, config: ImaginationConfig, unit: float) -> float:
+    """What the policy costs a step, along imagined lives between places of what was lived."""
+    rng = np.random.default_rng(config.seed)
+    states = torch.from_numpy(lived.states)
+    starts, ends = (torch.from_numpy(rng.integers(len(states), size=JUDGED)) for _ in range(2))
+    place: Tensor = agent.readout(states[ends, agent.shape.proprioception :])
+    goal = agent.goal_encoder(place)
+    still = dataclasses.replace(config, noise=0.0, horizon=JUDGED_STEPS)
+    _, costs = imagine(agent, states[starts], place, goal, still, unit)
+    return float(costs.mean())
