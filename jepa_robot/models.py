@@ -286,6 +286,30 @@ class Bundle:
                     f"{self.path / graph}.onnx: {name} has size {size}, expected {expected}"
                 )
 
+    def check_runs(self) -> None:
+        """Run what training makes of states and goals once.
+
+        Raises:
+            InvalidBundle: names the graph that gives no finite number.
+        """
+        sizes = {
+            "state": self.state_size,
+            "action": self.action_size,
+            "latent": self.latent_size,
+            "goal_latent": self.latent_size,
+            "position": self.goal_size,
+            "z": self.z_size,
+        }
+        for graph in GRAPHS[1:]:
+            if not self.has(graph):
+                continue
+            session = self.session(graph)
+            given = {name: np.zeros((1, sizes[name]), np.float32) for name in session.inputs}
+            if not np.isfinite(session(**given)).all():
+                raise InvalidBundle(
+                    f"{self.path / graph}.onnx: gives what is not finite, expected numbers"
+                )
+
     def check_fits(self, contract: RobotContract) -> None:
         """Compare with a robot.
 
@@ -293,6 +317,18 @@ class Bundle:
             InvalidBundle: names the first joint, camera, action channel or rate that differs.
         """
         self.check_interface(contract.interface(), f"robot {contract.name} ({contract.source})")
+
+    def check_space(self, other: Bundle) -> None:
+        """Compare latents with those of the bundle in use.
+
+        Raises:
+            InvalidBundle: they are of another encoder.
+        """
+        if self.space != other.space:
+            raise InvalidBundle(
+                f"bundle {self.id} is of latent space {self.space!r}, expected {other.space!r} as "
+                f"bundle {other.id}"
+            )
 
     def check_interface(self, interface: dict, holder: str) -> None:
         """Compare with the interface of a robot or an environment.

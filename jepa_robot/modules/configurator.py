@@ -30,6 +30,7 @@ SCHEMA = 1
 LABELS = ("hand_position", "object_position")  # what a goal position can be of
 MISREAD = 0.05  # m that an object in a goal image is seen out of reach by mistake
 TABLE_DEPTH = 0.15  # m: objects lie lower than the hand goes by no more
+PREPARED = -1  # an activation: not in force until it comes again
 MODULES = ("perception", "world_model", "cost", "actor", "memory")
 
 
@@ -67,13 +68,18 @@ class Task:
 
 @dataclass(frozen=True)
 class Configuration:
-    """What the configurator hands out: sections by module, in force from ``activation`` (ns) on."""
+    """What the configurator hands out: sections by module, in force from ``activation`` (ns) on.
+
+    ``PREPARED``: not yet; it comes again, with the same version, to be in force.
+    ``path``: where the bundle is.
+    """
 
     version: int
     activation: int
     bundle: str
     task: str
     sections: dict[str, dict]
+    path: str = ""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -98,7 +104,8 @@ class Configuration:
         for module in MODULES:
             if not isinstance(data["sections"].get(module), dict):
                 raise InvalidConfiguration(f"configuration has no section {module}, expected one")
-        return cls(**{field: data[field] for field in kinds})
+        path = data.get("path", "")
+        return cls(**{field: data[field] for field in kinds}, path=str(path))
 
 
 def task_text(task: Task) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import Image
 
+from jepa_robot.models import Bundle
 from jepa_robot.modules.actor import AUTO, MODE_2, OFF, PLANNING_MODES, Actor, ActorConfig
 from jepa_robot.modules.cost import Cost, CostConfig
 from jepa_robot.modules.distributed import LOCAL, PLACES, check_distributable
@@ -51,10 +52,7 @@ class ActorNode(AgentNode):
         self._worker: threading.Thread | None = None
 
     def setup(self) -> None:
-        self._model = WorldModel(self.bundle)
-        self._cost = Cost(self.bundle, self.contract)
         self._requests = self._make_requests()
-        self._actor = Actor(self.bundle, self._model, self._cost, self._requests)
         self._action = self.publisher(Image, "action", COMMAND)
         self._plan = self.publisher(Image, "plan", COMMAND)
         self._step = int(1e9 * self.contract.rates.time_step)
@@ -67,6 +65,26 @@ class ActorNode(AgentNode):
         self._wanted: tuple[int, bool] | None = None  # whether an observation asks for a plan
         self._plans = self._unimproved = self._late = 0
         self._taken_up = 0  # configurations so far: a plan belongs to the one it began under
+
+    def build(self, bundle: Bundle) -> tuple[WorldModel, Cost, Actor]:
+        model, cost = WorldModel(bundle), Cost(bundle, self.contract)
+        return model, cost, Actor(bundle, model, cost, self._requests)
+
+    def prepare(
+        self,
+        built: tuple[WorldModel, Cost, Actor] | None,
+        parsed: tuple[ActorConfig, CostConfig],
+    ) -> None:
+        """Of another bundle, the graphs are loaded and were run before it acts."""
+        if built is not None:
+            _, cost, actor = built
+            cost.configure(parsed[1])
+            actor.configure(parsed[0])
+            actor.warm_up()
+
+    def adopt(self, built: tuple[WorldModel, Cost, Actor]) -> None:
+        with self._wake:
+            self._model, self._cost, self._actor = built
 
     def _make_requests(self) -> Requests | None:
         planning, timeout = self.parameter("planning"), self.parameter("reply_timeout")
@@ -105,13 +123,11 @@ class ActorNode(AgentNode):
         self._join()
         super().destroy_node()
 
-    def parse(self, sections: dict) -> tuple[ActorConfig, CostConfig]:
-        config = ActorConfig.from_section(
-            sections["actor"], self.bundle.latent_size, self.bundle.precisions
-        )
+    def parse(self, sections: dict, bundle: Bundle) -> tuple[ActorConfig, CostConfig]:
+        config = ActorConfig.from_section(sections["actor"], bundle.latent_size, bundle.precisions)
         if self._requests:
             check_distributable(config.planner_name)
-        return config, CostConfig.for_bundle(sections["cost"], self.bundle)
+        return config, CostConfig.for_bundle(sections["cost"], bundle)
 
     def apply(self, parsed: tuple[ActorConfig, CostConfig]) -> None:
         with self._wake:
@@ -132,10 +148,10 @@ class ActorNode(AgentNode):
 
     def _on_state(self, message: Image) -> None:
         stamp = messages.from_time(message.header.stamp)
-        state = messages.read_tensor(
-            message, "state", self.bundle.state_size, frame_id=self.bundle.id
-        )
         self.configure_for(stamp)
+        state = messages.read_tensor(
+            message, "state", self.bundle.state_size, frame_id=self.frame_of(stamp)
+        )
         if self._actor.config.mode == OFF:
             return
         wants_plan = self._wants_plan(stamp, state)
@@ -268,7 +284,7 @@ class ActorNode(AgentNode):
         self._publish(self._action, plan.rows[:1], plan.stamp)
 
     def _publish(self, publisher, tensor: np.ndarray, stamp: int) -> None:
-        publisher.publish(messages.tensor_message(tensor, stamp, self.bundle.id))
+        publisher.publish(messages.tensor_message(tensor, stamp, self.frame_of(stamp)))
 
     def _join(self) -> None:
         if self._worker is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -18,11 +20,28 @@ from jepa_robot.robot.contract import RobotContract, load_contract
 KEPT_CONFIGURATIONS = 4
 
 
+@dataclass
+class _Taken:
+    """A configuration that was found good: in force from ``activation`` (ns) on, once that is told.
+
+    ``built``: modules of another bundle than the one before.
+    """
+
+    version: int
+    activation: int
+    bundle: Bundle
+    built: Any
+    parsed: Any
+
+
 class AgentNode(LifecycleNode):
     """A lifecycle node around one module.
 
-    A subclass builds its module in ``setup``, subscribes in ``connect`` through
-    :meth:`subscribe`, and takes up configurations in ``parse`` and ``apply``.
+    A subclass makes what outlives bundles in ``setup``, its modules in ``build``, subscribes in
+    ``connect`` through :meth:`subscribe`, and takes up configurations in ``parse`` and ``apply``.
+
+    A configuration may be of another bundle with the same latent space: its modules are built in a
+    thread, beside what is in force, and take over with the first observation that it is for.
     """
 
     takes_configurations = True
@@ -37,7 +56,9 @@ class AgentNode(LifecycleNode):
         self.contract: RobotContract
         self.bundle: Bundle
         self.version = 0  # of the configuration in force
-        self._pending: list[tuple[int, int, Any]] = []
+        self._taken: list[_Taken] = []  # not in force yet
+        self._taking = threading.Lock()
+        self._before: tuple[int, str] | None = None  # until when another bundle was in force
         self.parsed: dict[int, Any] = {}  # the newest configurations, by version
         self._made: list[tuple[Callable, Any]] = []
         self._subscriptions_made: list[Any] = []
@@ -45,15 +66,24 @@ class AgentNode(LifecycleNode):
     # To be provided by a subclass.
 
     def setup(self) -> None:
-        """Build the module and the publishers. Errors make the transition fail."""
+        """Make the publishers. Errors make the transition fail."""
         raise NotImplementedError
+
+    def build(self, bundle: Bundle) -> Any:
+        """Modules for a bundle; called in any thread. Errors refuse the bundle."""
+
+    def adopt(self, built: Any) -> None:
+        """Use modules that ``build`` made, in the place of any before."""
 
     def connect(self) -> None:
         """Subscribe; called on activation."""
         raise NotImplementedError
 
-    def parse(self, sections: dict) -> Any:
-        """Check the sections of a configuration; errors refuse it."""
+    def parse(self, sections: dict, bundle: Bundle) -> Any:
+        """Check the sections of a configuration for a bundle; errors refuse it."""
+
+    def prepare(self, built: Any, parsed: Any) -> None:
+        """What can be done beforehand for another bundle's modules; called in any thread."""
 
     def apply(self, parsed: Any) -> None:
         """Take up what ``parse`` returned."""
@@ -94,17 +124,33 @@ class AgentNode(LifecycleNode):
 
     def configure_for(self, stamp: int) -> None:
         """Put in force the newest configuration whose activation is not after ``stamp`` (ns)."""
-        due = [entry for entry in self._pending if entry[0] <= stamp]
-        if due:
-            self._pending = [entry for entry in self._pending if entry[0] > stamp]
-            _, self.version, parsed = due[-1]
-            self.apply(parsed)
+        if not self._taken:
+            return
+        with self._taking:
+            due = [taken for taken in self._taken if 0 <= taken.activation <= stamp]
+            if not due:
+                return
+            newest = max(due, key=lambda taken: taken.version)
+            self._taken = [taken for taken in self._taken if taken.version > newest.version]
+        self.version = newest.version
+        if newest.bundle is not self.bundle:
+            self._before = (newest.activation, self.bundle.id)
+            self.bundle = newest.bundle
+            self.adopt(newest.built)
+            self.diagnostics.values["bundle"] = self.bundle.id
+        self.apply(newest.parsed)
+
+    def frame_of(self, stamp: int) -> str:
+        """The id of the bundle that what descends from an observation at ``stamp`` (ns) is of."""
+        if self._before is not None and stamp < self._before[0]:
+            return self._before[1]
+        return self.bundle.id
 
     # Lifecycle.
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._pending, self._subscriptions_made, self.version = [], [], 0
-        self.parsed = {}
+        self._taken, self._subscriptions_made, self.version = [], [], 0
+        self.parsed, self._before = {}, None
         try:
             self.contract = load_contract(self.parameter("robot"))
             self.bundle = Bundle(
@@ -112,7 +158,8 @@ class AgentNode(LifecycleNode):
             )
             self.bundle.check_fits(self.contract)
             self.setup()
-            self.diagnostics.values["provider"] = self.bundle.provider
+            self.adopt(self.build(self.bundle))
+            self.diagnostics.values |= {"provider": self.bundle.provider, "bundle": self.bundle.id}
             if self.takes_configurations:
                 self._ack = self.publisher(String, "configuration_ack", LATCHED)
                 subscription = self.create_subscription(
@@ -163,18 +210,55 @@ class AgentNode(LifecycleNode):
 
     def _on_configuration(self, message: String) -> None:
         configuration = Configuration.from_json(message.data)
-        error = ""
+        with self._taking:
+            for taken in self._taken:
+                if taken.version == configuration.version:  # its modules are there: now it is told
+                    taken.activation = configuration.activation
+                    return
+        known = [taken.bundle for taken in self._taken] + [self.bundle]
+        bundle = next((one for one in known if one.id == configuration.bundle), None)
+        if bundle is self.bundle or not configuration.path:
+            self._take(configuration, bundle)
+        else:
+            threading.Thread(target=self._take, args=(configuration, bundle), daemon=True).start()
+
+    def _take(self, configuration: Configuration, bundle: Bundle | None) -> None:
+        """Check a configuration, and say whether it will be taken up."""
+        error, built = "", None
         try:
-            if configuration.bundle != self.bundle.id:
-                raise ValueError(
-                    f"it is for bundle {configuration.bundle!r}, expected {self.bundle.id!r}"
-                )
-            parsed = self.parse(configuration.sections)
-            self._pending.append((configuration.activation, configuration.version, parsed))
-            kept = list(self.parsed.items())[1 - KEPT_CONFIGURATIONS :]
-            self.parsed = {**dict(kept), configuration.version: parsed}
-        except ValueError as problem:
+            if bundle is None:
+                bundle, built = self._load(configuration)
+            parsed = self.parse(configuration.sections, bundle)
+            if bundle is not self.bundle and built is None:
+                built = self.build(bundle)
+            self.prepare(built, parsed)
+            taken = _Taken(configuration.version, configuration.activation, bundle, built, parsed)
+            with self._taking:
+                self._taken.append(taken)
+                kept = list(self.parsed.items())[1 - KEPT_CONFIGURATIONS :]
+                self.parsed = {**dict(kept), configuration.version: parsed}
+        except (ValueError, OSError) as problem:
             error = f"configuration {configuration.version} refused: {problem}"
             self.diagnostics.error(error)
         reply = {"node": self.get_name(), "version": configuration.version, "error": error}
         self._ack.publish(String(data=json.dumps(reply)))
+
+    def _load(self, configuration: Configuration) -> tuple[Bundle, Any]:
+        """Another bundle, and modules of it.
+
+        Raises:
+            ValueError, OSError: it is not the one that is meant, does not fit, or cannot be used.
+        """
+        if not configuration.path:
+            raise ValueError(
+                f"it is for bundle {configuration.bundle!r}, expected {self.bundle.id!r}"
+            )
+        loading = (self.parameter(name) for name in ("threads", "provider"))
+        bundle = Bundle(configuration.path, *loading)
+        if bundle.id != configuration.bundle:
+            raise ValueError(
+                f"{configuration.path} is bundle {bundle.id!r}, expected {configuration.bundle!r}"
+            )
+        bundle.check_fits(self.contract)
+        bundle.check_space(self.bundle)
+        return bundle, self.build(bundle)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped
@@ -19,9 +20,11 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
+from jepa_robot.models import Bundle
 from jepa_robot.modules.actor import MODES, OFF
 from jepa_robot.modules.configurator import (
     MODULES,
+    PREPARED,
     Configuration,
     Configurator,
     InvalidTask,
@@ -40,6 +43,8 @@ RETRY_PERIOD = 2.0  # s before a transition that failed is tried again
 ANSWER_TIMEOUT = 0.25  # s, then it is asked again: a process that died never answers
 RENEWAL_PERIOD = 1.5  # s without an answer, after which it is asked through other clients
 SILENCE_TIMEOUT = 2.0  # s without an answer, after which a node counts as not answering
+SWAP_AFTER = 5  # time steps until a bundle is in force: by then all were told
+PREPARATION_TIMEOUT = 20.0  # s, for all to load a bundle
 TRANSITION_TIMEOUT = 30.0  # s: loading a bundle for the first time takes a while
 NEXT = {
     State.PRIMARY_STATE_UNCONFIGURED: Transition.TRANSITION_CONFIGURE,
@@ -120,11 +125,22 @@ class Supervised:
         self._ask(self._change, request, now + TRANSITION_TIMEOUT, True)
 
 
+@dataclass(frozen=True)
+class _Swap:
+    """A bundle that all modules are to load before any of them uses it."""
+
+    bundle: Bundle
+    configurator: Configurator
+    configuration: Configuration
+    until: float
+
+
 class ConfiguratorNode(AgentNode):
     """Executive control.
 
-    Takes tasks (``task``: a name or YAML), goals (``goal_pose``, ``goal_image``) and the parameter
-    ``mode``; publishes the one configuration in force and, on ``task_status``, how it stands.
+    Takes tasks (``task``: a name or YAML), goals (``goal_pose``, ``goal_image``), bundles
+    (``bundle``: a name or folder) and the parameter ``mode``; publishes the one configuration in
+    force and, on ``task_status``, how it stands.
     """
 
     takes_configurations = False
@@ -136,11 +152,13 @@ class ConfiguratorNode(AgentNode):
         self.declare_parameter("managed_nodes", list(MODULES))
         self._supervised = [Supervised(self, name) for name in self.parameter("managed_nodes")]
         self._task: Task | None = None
+        self._in_force: Task | None = None  # that, or on hold
         self._resumption: Resumption | None = None
         self._is_active = False
         self._sent_version = self._requests = 0
         self._said = {"task": "", "mode": OFF, "goal": "none"}
         self._acknowledged: dict[str, str] = {}
+        self._swap: _Swap | None = None
         self._status_text = self._error = ""
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_timer(SUPERVISION_PERIOD, self._supervise, clock=STEADY)
@@ -148,10 +166,34 @@ class ConfiguratorNode(AgentNode):
             self.trigger_activate()
 
     def setup(self) -> None:
-        self._configurator = Configurator(self.contract, self.bundle)
         self._publisher = self.publisher(String, "configuration", LATCHED)
         self._status = self.publisher(String, "task_status", LATCHED)
         self._resumption = Resumption(self.contract.name, self.get_namespace())
+        resumed = self._resumption.read(self.bundle.space)
+        if resumed is not None and Path(resumed[2]) != self.bundle.path.resolve():
+            try:
+                self.bundle = self._learned_bundle(resumed[2])
+            except (ValueError, OSError) as error:
+                self.get_logger().warning(f"goes on with bundle {self.bundle.id}: {error}")
+
+    def build(self, bundle: Bundle) -> Configurator:
+        return Configurator(self.contract, bundle)
+
+    def adopt(self, built: Configurator) -> None:
+        self._configurator = built
+
+    def _learned_bundle(self, path: str) -> Bundle:
+        """A bundle to use in the place of the one in use.
+
+        Raises:
+            ValueError, OSError: says what is wrong with it.
+        """
+        loading = (self.parameter(name) for name in ("threads", "provider"))
+        bundle = Bundle(path, *loading)
+        bundle.check_fits(self.contract)
+        bundle.check_space(self.bundle)
+        bundle.check_runs()
+        return bundle
 
     def connect(self) -> None:
         self.subscribe(String, "configuration_ack", self._on_ack, KEPT_ACKNOWLEDGEMENTS)
@@ -161,6 +203,7 @@ class ConfiguratorNode(AgentNode):
             (Image, "goal_image", self._with_goal_image),
         ):
             self.subscribe(message_type, topic, partial(self._on_request, read), DATA)
+        self.subscribe(String, "bundle", self._on_bundle, DATA)
         try:
             if self._task is None:
                 self._task = self._resumed_task() or self._start_up_task()
@@ -184,10 +227,10 @@ class ConfiguratorNode(AgentNode):
 
     def _resumed_task(self) -> Task | None:
         """What the configurator before us was at when it died, if one did."""
-        resumed = self._resumption.read(self.bundle.id)
+        resumed = self._resumption.read(self.bundle.space)
         if resumed is None:
             return None
-        task, self._sent_version = resumed
+        task, self._sent_version, _ = resumed
         self.get_logger().info(f"task {task.name} is taken up again")
         return task
 
@@ -229,21 +272,86 @@ class ConfiguratorNode(AgentNode):
         self._error = ""
         self._publish_configuration(task)
         self._task = task
+        self._keep_for_resumption(task)
+
+    def _keep_for_resumption(self, task: Task) -> None:
         try:
-            self._resumption.write(task, self._sent_version, self.bundle.id)
+            self._resumption.write(task, self._sent_version, self.bundle)
         except OSError as error:
             self.diagnostics.error(f"{self._resumption.path}: {error.strerror}")
 
     def _publish_configuration(self, task: Task) -> None:
         sections = self._configurator.sections(task)
+        self._in_force = task
         self._said = {"task": task.name, "mode": task.mode, "goal": task.goal}
         self._sent_version += 1
         self._acknowledged = {}
-        configuration = Configuration(
-            self._sent_version, self.now(), self.bundle.id, task.name, sections
-        )
+        configuration = self._configuration(self.now(), task, self.bundle, sections)
         self._publisher.publish(String(data=configuration.to_json()))
         self.get_logger().info(f"task {task.name}, mode {task.mode}: version {self._sent_version}")
+        self._publish_status()
+        if self._swap is not None:  # what was prepared was for the task before
+            self._prepare(self._swap.bundle, self._swap.configurator)
+
+    def _configuration(
+        self, activation: int, task: Task, bundle: Bundle, sections: dict
+    ) -> Configuration:
+        path = str(bundle.path.resolve())
+        return Configuration(self._sent_version, activation, bundle.id, task.name, sections, path)
+
+    def _on_bundle(self, message: String) -> None:
+        """Put another bundle of the same latent space in force; what cannot be stays out."""
+        try:
+            bundle = self._learned_bundle(message.data)
+            if bundle.id != self.bundle.id:
+                self._prepare(bundle, self.build(bundle))
+        except (ValueError, OSError) as error:
+            self._refuse_bundle(message.data, str(error))
+
+    def _prepare(self, bundle: Bundle, configurator: Configurator) -> None:
+        """Let all modules load a bundle, for the task in force."""
+        self._swap = None
+        task = self._in_force
+        if task is None:
+            self.bundle = bundle
+            self.adopt(configurator)
+            return
+        sections = configurator.sections(task)
+        self._sent_version += 1
+        self._acknowledged = {}
+        configuration = self._configuration(PREPARED, task, bundle, sections)
+        until = time.monotonic() + PREPARATION_TIMEOUT
+        self._swap = _Swap(bundle, configurator, configuration, until)
+        self._publisher.publish(String(data=configuration.to_json()))
+
+    def _look_after_swap(self) -> None:
+        """Put a bundle in force that all have loaded; or give it up, and say why."""
+        swap = self._swap
+        if swap is None:
+            return
+        names = [node.name for node in self._supervised]
+        refused = [f"{name}: {text}" for name, text in self._acknowledged.items() if text]
+        away = [name for name in names if name not in self._acknowledged]
+        if refused or (away and time.monotonic() > swap.until):
+            why = "; ".join(refused) or f"not loaded by {away} in {PREPARATION_TIMEOUT:g} s"
+            self._swap = None
+            self._refuse_bundle(swap.bundle.id, why)
+            self._publish_configuration(self._in_force)
+        elif not away:
+            self._swap = None
+            activation = self.now() + int(SWAP_AFTER * 1e9 * self.contract.rates.time_step)
+            told = replace(swap.configuration, activation=activation)
+            self._publisher.publish(String(data=told.to_json()))
+            self.bundle = swap.bundle
+            self.adopt(swap.configurator)
+            self.diagnostics.values["bundle"] = self.bundle.id
+            self.get_logger().info(f"bundle {self.bundle.id}: version {told.version}")
+            if self._in_force is self._task:
+                self._keep_for_resumption(self._task)
+
+    def _refuse_bundle(self, name: str, why: str) -> None:
+        self._error = f"bundle {name} is refused: {why}"
+        self.diagnostics.error(self._error)
         self._publish_status()
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
@@ -282,6 +390,7 @@ class ConfiguratorNode(AgentNode):
         away = [f"{name} is {state}" for name, state in states.items() if state != "active"]
         if away:
             self.diagnostics.warn("; ".join(away))
+        self._look_after_swap()
         self._publish_status()
 
     def _publish_status(self) -> None:
@@ -291,6 +400,7 @@ class ConfiguratorNode(AgentNode):
             "error": self._error,
             "requests": self._requests,
             "version": self._sent_version,
+            "bundle": self.bundle.id,
             "in_force": self._sent_version > 0
             and all(self._acknowledged.get(name) == "" for name in names)
             and all(node.is_active for node in self._supervised),

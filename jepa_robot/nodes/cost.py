@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sensor_msgs.msg import Image
 
+from jepa_robot.models import Bundle
 from jepa_robot.modules.cost import Cost, CostConfig
 from jepa_robot.nodes import messages, requests
 from jepa_robot.nodes.base import AgentNode
@@ -21,29 +22,34 @@ class CostNode(AgentNode):
         super().__init__("cost")
 
     def setup(self) -> None:
-        self._cost = Cost(self.bundle, self.contract)
         self._publisher = self.publisher(Image, "cost", DATA)
-        self._imagined = Cost(self.bundle, self.contract)  # of a plan, under its configuration
         self._answers = self.publisher(Image, requests.COSTS, COMMAND)
+
+    def build(self, bundle: Bundle) -> tuple[Cost, Cost]:
+        """Of what is; and of plans, each under its configuration."""
+        return Cost(bundle, self.contract), Cost(bundle, self.contract)
+
+    def adopt(self, built: tuple[Cost, Cost]) -> None:
+        self._cost, self._imagined = built
 
     def connect(self) -> None:
         self.subscribe(Image, "state", self._on_state, DATA)
         self.subscribe(Image, requests.ROLLOUTS, self._on_rollouts, COMMAND)
 
-    def parse(self, sections: dict) -> CostConfig:
-        return CostConfig.for_bundle(sections["cost"], self.bundle)
+    def parse(self, sections: dict, bundle: Bundle) -> CostConfig:
+        return CostConfig.for_bundle(sections["cost"], bundle)
 
     def apply(self, parsed: CostConfig) -> None:
         self._cost.configure(parsed)
 
     def _on_state(self, message: Image) -> None:
         stamp = messages.from_time(message.header.stamp)
-        state = messages.read_tensor(
-            message, "state", self.bundle.state_size, frame_id=self.bundle.id
-        )
         self.configure_for(stamp)
+        state = messages.read_tensor(
+            message, "state", self.bundle.state_size, frame_id=self.frame_of(stamp)
+        )
         terms = self._cost.terms(state) * self._cost.config.weights
-        self._publisher.publish(messages.tensor_message(terms, stamp, self.bundle.id))
+        self._publisher.publish(messages.tensor_message(terms, stamp, self.frame_of(stamp)))
 
     def _on_rollouts(self, message: Image) -> None:
         request, states, actions = requests.read_rollouts(message, self.bundle)

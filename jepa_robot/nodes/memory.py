@@ -9,6 +9,7 @@ import numpy as np
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
+from jepa_robot.models import Bundle
 from jepa_robot.modules.memory import FIELDS, Memory
 from jepa_robot.modules.memory_files import MemoryFiles, MemoryTaken, read_memory, write_memory
 from jepa_robot.nodes import messages
@@ -65,7 +66,7 @@ class MemoryNode(AgentNode):
             self.subscribe(Image, field, partial(self._on_field, field, size), DATA)
         self.subscribe(Image, "recall", self._on_recall, COMMAND)
 
-    def parse(self, sections: dict) -> dict:
+    def parse(self, sections: dict, bundle: Bundle) -> dict:
         return sections["memory"]
 
     def apply(self, parsed: dict) -> None:
@@ -112,9 +113,8 @@ class MemoryNode(AgentNode):
 
     def _on_field(self, field: str, size: int, message: Image) -> None:
         stamp = messages.from_time(message.header.stamp)
-        value = messages.read_tensor(message, field, size, frame_id=self.bundle.id)
-        if field == "state":
-            self.configure_for(stamp)
+        self.configure_for(stamp)
+        value = messages.read_tensor(message, field, size, frame_id=self.frame_of(stamp))
         self._memory.store(stamp, field, value)
         memory = self._memory
         self.diagnostics.values |= {

@@ -36,7 +36,7 @@ class PerceptionNode(AgentNode):
         super().__init__("perception")
 
     def setup(self) -> None:
-        self._perception = Perception(self.bundle)
+        self._perception = Perception(self.bundle)  # the same for all bundles of a latent space
         self._watch = CameraWatch(self.contract)
         if not self._perception.tells_views:
             self.get_logger().warning(
@@ -97,7 +97,7 @@ class PerceptionNode(AgentNode):
         for camera, distance in distances.items():
             self.diagnostics.values[f"view_distance {camera}"] = round(distance, 2)
         if not problems:
-            self._state.publish(messages.tensor_message(state, stamp, self.bundle.id))
+            self._state.publish(messages.tensor_message(state, stamp, self.frame_of(stamp)))
         elif self._watch.is_sure:
             self._ask_for_hold(stamp, problems)
 

@@ -122,7 +122,7 @@ class Requests:
     """
 
     def __init__(self, node: AgentNode, timeout: float) -> None:
-        self._node, self._bundle = node, node.bundle
+        self._node = node
         self.timeout = LOCKSTEP_TIMEOUT if node.is_lockstep else timeout
         self._publisher = node.publisher(Image, CANDIDATES, COMMAND)
         self._asker, self._number = uuid.uuid4().hex[:8], 0
@@ -173,7 +173,7 @@ class Requests:
             return None
         self._number += 1
         request = Request(self._version, self._asker, self._number)
-        message = candidates_message(states, actions, self._stamp, self._bundle, request)
+        message = candidates_message(states, actions, self._stamp, self._node.bundle, request)
         with self._came:
             self._asked, self._shape, self._answer = request, actions.shape[:2], None
             has_waited = self._wait(message)
@@ -207,7 +207,7 @@ class Requests:
                 raise
 
     def _take(self, message: Image) -> None:
-        request = read_request(message, COSTS, self._bundle)
+        request = read_request(message, COSTS, self._node.bundle)
         if request != self._asked and request.asker == self._asker:
             self._count("replies_late")
             return

@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from jepa_robot.files import write_atomically
 from jepa_robot.graph import SESSION
+from jepa_robot.models import Bundle
 from jepa_robot.modules.configurator import Task
 from jepa_robot.nodes.latch import state_file
 
@@ -23,19 +24,22 @@ class Resumption:
         self._session = os.environ.get(SESSION, "")
         self.path = state_file(robot, namespace, "task")
 
-    def read(self, bundle: str) -> tuple[Task, int] | None:
-        """The task and the version of its configuration, None if there is nothing to resume."""
+    def read(self, space: str) -> tuple[Task, int, str] | None:
+        """The task, the version of its configuration and the folder of the bundle in force.
+
+        None if there is nothing to resume in a latent space.
+        """
         if not self._session:
             return None
         try:
             kept = json.loads(self.path.read_text(encoding="utf-8"))
-            if (kept["session"], kept["bundle"]) != (self._session, bundle):
+            if (kept["session"], kept["space"]) != (self._session, space):
                 return None
-            return Task(**kept["task"]), int(kept["version"])
+            return Task(**kept["task"]), int(kept["version"]), str(kept["path"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def write(self, task: Task, version: int, bundle: str) -> None:
+    def write(self, task: Task, version: int, bundle: Bundle) -> None:
         """Keep a task.
 
         Raises:
@@ -43,7 +47,12 @@ class Resumption:
         """
         if not self._session:
             return
-        kept = {"session": self._session, "bundle": bundle, "version": version}
+        kept = {
+            "session": self._session,
+            "space": bundle.space,
+            "path": str(bundle.path.resolve()),
+            "version": version,
+        }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, json.dumps({**kept, "task": asdict(task)}))
 

@@ -7,6 +7,7 @@ from collections import OrderedDict
 import numpy as np
 from sensor_msgs.msg import Image
 
+from jepa_robot.models import Bundle
 from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.nodes import messages, requests
 from jepa_robot.nodes.base import AgentNode
@@ -26,7 +27,6 @@ class WorldModelNode(AgentNode):
         super().__init__("world_model")
 
     def setup(self) -> None:
-        self._model = WorldModel(self.bundle)
         self._prediction = self.publisher(Image, "prediction", DATA)
         self._surprise = self.publisher(Image, "surprise", DATA)
         self._rollouts = self.publisher(Image, requests.ROLLOUTS, COMMAND)
@@ -35,6 +35,12 @@ class WorldModelNode(AgentNode):
         self._predicted: tuple[int, np.ndarray] | None = None
         self._step = int(1e9 * self.contract.rates.time_step)
 
+    def build(self, bundle: Bundle) -> WorldModel:
+        return WorldModel(bundle)
+
+    def adopt(self, built: WorldModel) -> None:
+        self._model = built
+
     def connect(self) -> None:
         self.subscribe(Image, "state", self._on_state, DATA)
         self.subscribe(Image, "action", self._on_action, DATA)
@@ -42,10 +48,10 @@ class WorldModelNode(AgentNode):
 
     def _on_state(self, message: Image) -> None:
         stamp = messages.from_time(message.header.stamp)
-        state = messages.read_tensor(
-            message, "state", self.bundle.state_size, frame_id=self.bundle.id
-        )
         self.configure_for(stamp)
+        state = messages.read_tensor(
+            message, "state", self.bundle.state_size, frame_id=self.frame_of(stamp)
+        )
         if self._predicted is not None:
             since, predicted = self._predicted
             if abs(stamp - since - self._step) < self._step // 2:
@@ -54,10 +60,12 @@ class WorldModelNode(AgentNode):
         self._remember(self._states, stamp, state)
 
     def _on_action(self, message: Image) -> None:
+        stamp = messages.from_time(message.header.stamp)
+        self.configure_for(stamp)
         action = messages.read_tensor(
-            message, "action", self.bundle.action_size, frame_id=self.bundle.id
+            message, "action", self.bundle.action_size, frame_id=self.frame_of(stamp)
         )
-        self._remember(self._actions, messages.from_time(message.header.stamp), action)
+        self._remember(self._actions, stamp, action)
 
     def _on_candidates(self, message: Image) -> None:
         states, actions = requests.read_candidates(message, self.bundle)
@@ -71,7 +79,9 @@ class WorldModelNode(AgentNode):
         if stamp in self._states and stamp in self._actions:
             predicted = self._model.predict(self._states[stamp], self._actions[stamp])
             self._predicted = (stamp, predicted)
-            self._prediction.publish(messages.tensor_message(predicted, stamp, self.bundle.id))
+            self._prediction.publish(
+                messages.tensor_message(predicted, stamp, self.frame_of(stamp))
+            )
 
 
 def run() -> None:
