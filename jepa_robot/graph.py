@@ -5,6 +5,7 @@ Nothing here needs ROS.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -29,6 +30,7 @@ LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 JAZZY_RCLPY = 7  # major version
 NAMESPACE = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?", re.ASCII)
 SESSION = "JEPA_ROBOT_SESSION"  # an environment variable
+LEARNER = "learner"
 AGENT = ("perception", "world_model", "cost", "actor", "memory", "configurator")
 
 
@@ -42,7 +44,8 @@ class Settings:
     knows, empty for that of ``task``, with ``distractors`` in it. ``composition`` ``single`` runs
     the six modules in one process; the safety stage always has its own. ``provider``: what runs the
     bundle's graphs, ``auto`` for the GPU where there is one. ``planning`` ``distributed`` lets the
-    world model and cost nodes work for the actor's plans. ``only``: names of the processes that are
+    world model and cost nodes work for the actor's plans. ``learn``: a learner works beside the
+    agent, on what it remembers. ``only``: names of the processes that are
     started here, joined by commas, where others are on other machines; empty for all. ``dry_run``:
     nothing is commanded. ``remappings``: by node, the topics that it knows by another name.
     """
@@ -63,6 +66,7 @@ class Settings:
     composition: str = COMPOSITIONS[0]
     provider: str = AUTO_PROVIDER
     planning: str = PLACES[0]
+    learn: bool = False
     only: str = ""
     respawn: bool = True
     dry_run: bool = False
@@ -126,6 +130,10 @@ def check(settings: Settings) -> None:
     Bundle(settings.model, provider=settings.provider).check_fits(contract)
     if settings.task:
         load_task(settings.task)
+    if settings.learn and importlib.util.find_spec("torch") is None:
+        raise ValueError(
+            "learn is true and torch is not installed, expected what the extra `train` lists"
+        )
 
 
 def node_list(settings: Settings) -> list[NodeSpec]:
@@ -164,16 +172,18 @@ def _whole_graph(settings: Settings) -> list[NodeSpec]:
     specs.append(NodeSpec("safety", "jepa_robot.nodes.safety", safety, settings.respawn))
     if not settings.model:
         return specs
+    learner = [NodeSpec(LEARNER, "jepa_robot.learning.node", agent, settings.respawn)]
+    learner = learner if settings.learn else []
     if settings.composition == "single":
         specs.append(
             NodeSpec("agent", "jepa_robot.nodes.agent", {**agent, **task}, settings.respawn)
         )
-        return specs
+        return specs + learner
     more = {"configurator": task, "actor": {"planning": settings.planning}}
     for name in AGENT:
         parameters = {**agent, **more.get(name, {})}
         specs.append(NodeSpec(name, f"jepa_robot.nodes.{name}", parameters, settings.respawn))
-    return specs
+    return specs + learner
 
 
 def _task_name(settings: Settings) -> str:

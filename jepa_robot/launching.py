@@ -96,6 +96,11 @@ AGENT = (
         graph.PLACES,
     ),
     Argument(
+        "learn",
+        DEFAULT.learn,
+        "Learn from what is remembered while the agent runs: true or false.",
+    ),
+    Argument(
         "only",
         DEFAULT.only,
         "Start these processes alone, names joined by commas; empty for all.",

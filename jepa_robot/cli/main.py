@@ -272,6 +272,9 @@ def up(
         str, typer.Option(help="Runs the bundle's graphs: auto, cpu, cuda or tensorrt.")
     ] = "auto",
     planning: Planning = Planning.local,
+    learn: Annotated[
+        bool, typer.Option("--learn", help="Learn from what is remembered while it runs.")
+    ] = False,
     only: Annotated[
         str, typer.Option(help="Start these processes alone, names joined by commas.")
     ] = "",
@@ -301,6 +304,7 @@ def up(
         composition=composition.value,
         provider=provider,
         planning=planning.value,
+        learn=learn,
         only=only,
         respawn=respawn,
         dry_run=dry_run,

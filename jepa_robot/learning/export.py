@@ -149,6 +149,7 @@ def write_version(
     state, action = (torch.from_numpy(part[rows]) for part in (lived.states, lived.actions))
     graphs = _learned_graphs(agent.eval(), state, action)
     described = {**parent.manifest, "parent": parent.id, "learned": learned}
+    described["parent_path"] = str(parent.path.resolve())
     described["parity"] = {"encoder": parent.manifest["parity"]["encoder"]}
     return _write(agent, graphs, Path(folder), described, parent.path / "encoder.onnx")
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +29,8 @@ from jepa_robot.learning.refinement import RefinementConfig, refine_predictor
 HELD_OUT = 5  # of so many episodes one is not learned from
 JUDGED = 512  # imagined lives
 JUDGED_STEPS = 40
+BLOCK, WATCHED = 20, 30  # steps that are looked at as one, and such blocks
+SURE, WORSE = 3.0, 0.2  # standard errors, and of what it was, by which worse is worse
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,15 @@ class LearnerConfig:
             iterations=600, policy_rate=2e-4, critic_rate=5e-4
         )
     )
+
+    @classmethod
+    def of(cls, iterations: int, seed: int) -> LearnerConfig:
+        """As many iterations of each."""
+        usual = cls()
+        return cls(
+            dataclasses.replace(usual.refinement, iterations=iterations, seed=seed),
+            dataclasses.replace(usual.imagination, iterations=iterations, seed=seed),
+        )
 
 
 @dataclass(frozen=True)
@@ -62,9 +74,63 @@ class Scores:
         """Whether to take the candidate. NaN is not better."""
         return self.prediction <= self.prediction_before and self.cost <= self.cost_before
 
+    def told(self) -> dict[str, float]:
+        """By name, to three digits."""
+        return {name: float(f"{value:.3g}") for name, value in vars(self).items()}
+
+
+class Watch:
+    """Tells whether what is lived got worse since a change: surprise, and what states cost.
+
+    Compares what came since with what came before, in blocks of steps, since steps that follow
+    each other are alike.
+    """
+
+    def __init__(self) -> None:
+        self._before: deque[np.ndarray] = deque(maxlen=WATCHED)
+        self._since: list[np.ndarray] | None = None
+        self._block: list[tuple[float, float]] = []
+
+    def changed(self) -> None:
+        """What comes from now on is to be compared with what came."""
+        if self._since:
+            self._before.extend(self._since)
+        self._since, self._block = [], []
+
+    def see(self, surprise: float, cost: float) -> None:
+        """Take note of a step."""
+        self._block.append((surprise, cost))
+        if len(self._block) < BLOCK:
+            return
+        block, self._block = np.mean(self._block, axis=0), []
+        if self._since is None:
+            self._before.append(block)
+        elif len(self._since) < WATCHED:
+            self._since.append(block)
+
+    @property
+    def verdict(self) -> str:
+        """Empty while nothing is shown; ``good``, or what got worse."""
+        if self._since is None or min(len(self._before), len(self._since)) < WATCHED // 2:
+            return ""
+        before, since = np.array(self._before), np.array(self._since)
+        change = since.mean(axis=0) - before.mean(axis=0)
+        error = np.sqrt(before.var(axis=0) / len(before) + since.var(axis=0) / len(since))
+        worse = (change > SURE * error) & (change > WORSE * before.mean(axis=0))
+        names = [
+            name for name, is_worse in zip(("surprise", "cost"), worse, strict=True) if is_worse
+        ]
+        if names:
+            return " and ".join(names)
+        return "good" if len(self._since) == WATCHED else ""
+
 
 def learn(
-    agent: Agent, episodes: Sequence[Mapping[str, np.ndarray]], config: LearnerConfig, unit: float
+    agent: Agent,
+    episodes: Sequence[Mapping[str, np.ndarray]],
+    config: LearnerConfig,
+    unit: float,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Agent, Scores]:
     """A candidate that learned from what was lived; the agent is left as it is.
 
@@ -73,6 +139,7 @@ def learn(
         episodes: as memory has them, oldest first.
         config: settings.
         unit: how far from its goal costs 1, in units of the readout.
+        progress: called with steps of each part done and to do.
 
     Raises:
         InvalidDataset: there are too few or too short episodes.
@@ -82,12 +149,13 @@ def learn(
     horizon = config.refinement.horizon
     held_out.starts(horizon)
     candidate = copy.deepcopy(agent)
-    refine_predictor(candidate, training, config.refinement)
+    refine_predictor(candidate, training, config.refinement, progress)
     predictions = [prediction_error(one, held_out, horizon) for one in (candidate, agent)]
     costs = []
     for is_learning in (False, True):
         if is_learning:
-            learn_in_imagination(candidate, training.states, config.imagination, unit)
+            settings = (config.imagination, unit, progress)
+            learn_in_imagination(candidate, training.states, *settings)
         costs.append(imagined_cost(candidate, held_out, config.imagination, unit))
     return candidate, Scores(*predictions, costs[1], costs[0])
 
