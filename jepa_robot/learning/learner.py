@@ -26,7 +26,8 @@ from jepa_robot.learning.lived import Lived
 from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.refinement import RefinementConfig, refine_predictor
 
-HELD_OUT = 5  # of so many episodes one is not learned from
+PIECE = 50  # steps: life has few ends, and what is held out is to be from all of it
+HELD_OUT = 5  # of so many pieces one is not learned from
 JUDGED = 512  # imagined lives
 JUDGED_STEPS = 40
 BLOCK, WATCHED = 20, 30  # steps that are looked at as one, and such blocks
@@ -144,9 +145,14 @@ def learn(
     Raises:
         InvalidDataset: there are too few or too short episodes.
     """
-    held_out = Lived.of(episodes[HELD_OUT - 1 :: HELD_OUT])
-    training = Lived.of([e for n, e in enumerate(episodes) if n % HELD_OUT != HELD_OUT - 1])
     horizon = config.refinement.horizon
+    pieces = [
+        {name: one[name][begin : begin + PIECE] for name in ("state", "action")}
+        for one in episodes
+        for begin in range(0, len(one["state"]), PIECE)
+    ]
+    held_out = Lived.of(pieces[HELD_OUT - 1 :: HELD_OUT])
+    training = Lived.of([one for n, one in enumerate(pieces) if n % HELD_OUT != HELD_OUT - 1])
     held_out.starts(horizon)
     candidate = copy.deepcopy(agent)
     refine_predictor(candidate, training, config.refinement, progress)
