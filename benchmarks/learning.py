@@ -1,25 +1,45 @@
-"""Learning while the agent lives: its short-term memory.
+"""Learning while the agent lives: its short-term memory, and how it adapts to a changed world.
 
 `jepa-robot bench learning` fills a memory with a million states of a push bundle's size, and
-measures what it takes and how long looking up takes, beside looking at all of them.
+measures what it takes and how long looking up takes, beside looking at all of them. Then it changes
+the world under the agent, lets it live there for ten minutes, learn from that, and compares it with
+one that does not learn, on the same goals. That takes an hour; what is done is kept under
+runs/learning and not done again.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import torch
 import typer
 from _report import Report, Row
+from _seeds import Results
 
+from jepa_robot.evaluation import InProcessRunner, evaluate, sample_episodes
+from jepa_robot.learning.export import write_version
+from jepa_robot.learning.learner import LearnerConfig, learn
+from jepa_robot.learning.lived import Lived
+from jepa_robot.learning.revive import revive
 from jepa_robot.models import Bundle
+from jepa_robot.modules.actor import MODE_1
+from jepa_robot.modules.agent import InProcessAgent
+from jepa_robot.modules.configurator import load_task
 from jepa_robot.modules.memory import FIELDS, KINDS, Memory
 from jepa_robot.modules.memory_files import MemoryFiles, read_memory
+from jepa_robot.robot.contract import load_contract
+from jepa_robot_sim.exploration import practice_noise
+from jepa_robot_sim.scenes import Variation
+from jepa_robot_sim.world import ArmWorld
 
 BUNDLE = "push_panda"
 STEPS, QUICK_STEPS = 1_000_000, 20_000
@@ -28,16 +48,45 @@ NEAREST = 10
 EPISODE = 50  # steps
 CAUSES = 10  # of what a state is a smooth function of: two of a block, the rest of an arm
 SECOND = 20  # steps of a second, that are written at once
+RUNS = Path("runs/learning")
+ROBOT, TASK = "panda_push", "push"
+TEST_SEED, LIFE_SEED = 8000, 9000  # of goals: to judge by, and to live with
+GOALS, QUICK_GOALS = 50, 2
+ROUNDS, QUICK_ROUNDS = 3, 1  # of living and learning
+LIVED, QUICK_LIVED = 80, 12  # episodes of a round: three are ten minutes of the robot's time
+NOISE = 0.6  # of what is added to an agent that practises
+UNIT = 0.1  # m
+DEGREE = np.pi / 180
+
+
+class Part(str, Enum):
+    """What is measured."""
+
+    memory = "memory"
+    adaptation = "adaptation"
 
 
 def main(
     quick: Annotated[bool, typer.Option("--quick", help="Few steps.")] = False,
+    part: Annotated[list[Part] | None, typer.Option(help="Repeat it; all by default.")] = None,
+    change: Annotated[list[str] | None, typer.Option(help="Of the world; repeat it.")] = None,
     seed: int = 0,
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
 ) -> None:
     """Measure."""
-    report = Report("learning")
-    measure_memory(report, QUICK_STEPS if quick else STEPS, seed)
+    torch.set_num_threads(1)
+    report, parts = Report("learning"), part or list(Part)
+    if Part.memory in parts:
+        measure_memory(report, QUICK_STEPS if quick else STEPS, seed)
+    folder = RUNS / "quick" if quick else RUNS
+    if quick:
+        shutil.rmtree(folder, ignore_errors=True)
+    adaptation = Adaptation(folder, seed, quick)
+    if Part.adaptation in parts:
+        for one in change or adaptation.changes:
+            adaptation.run(one)
+    for row in adaptation.rows():
+        report.add(row)
     report.write(full=not quick, json_file=json_file, merge=True)
 
 
@@ -151,6 +200,100 @@ def _measure_disk(report: Report, bundle: Bundle, memory: Memory) -> None:
         reading = time.perf_counter() - start
     report.add(Row("memory, half a second of steps to disk", 1e3 * np.median(times), "ms"))
     report.add(Row("memory, 3,000 steps from disk", 1e3 * reading, "ms"))
+
+
+class Adaptation:
+    """Success in a changed world, of a push bundle in Mode-1 on goal pictures taken there."""
+
+    def __init__(self, folder: Path, seed: int, is_quick: bool) -> None:
+        self._folder, self._seed, self._is_quick = folder, seed, is_quick
+        self._results = Results(folder)
+        self._contract = load_contract(ROBOT)
+        joints = np.zeros(len(self._contract.joints))
+        joints[1] = 3 * DEGREE
+        moved = (0.03, 0.0, 0.0, 0.0, 0.0, 3 * DEGREE)
+        self.changes = {
+            "nothing": Variation(),
+            "cameras moved by 3 cm and turned by 3 degrees": Variation(
+                cameras=(moved,) * len(self._contract.cameras)
+            ),
+            "friction doubled": Variation(friction=2.0),
+            "a payload of 2 kg": Variation(payload=2.0),
+            "a joint off by 3 degrees": Variation(miscalibration=tuple(joints.tolist())),
+        }
+
+    def run(self, change: str) -> None:
+        """Judge the frozen agent, and where something changed one that lives and learns there."""
+        bundle, variation = Bundle(BUNDLE), self.changes[change]
+        self._judge(change, "frozen", bundle, variation)
+        if variation == Variation() or self._results.has(change, "learned", self._seed):
+            return
+        rounds = QUICK_ROUNDS if self._is_quick else ROUNDS
+        lived, taken, seconds = [], 0, 0.0
+        for number in range(rounds):
+            lived += self._live(bundle, variation, number)
+            begin = time.process_time()
+            config = LearnerConfig.of(20 if self._is_quick else 600, self._seed)
+            candidate, scores = learn(revive(bundle), lived, config, UNIT)
+            print(f"{change}, round {number}: {scores.told()}", flush=True)
+            if scores.is_better:
+                taken += 1
+                name = f"{change.replace(' ', '_')}_{self._seed}_{number}"
+                path = self._folder / name
+                shutil.rmtree(path, ignore_errors=True)
+                write_version(candidate, bundle, Lived.of(lived), path, {"scores": scores.told()})
+                bundle = Bundle(path)
+            seconds += time.process_time() - begin
+        more = {"taken": taken, "minutes": seconds / 60}
+        self._judge(change, "learned", bundle, variation, **more)
+
+    def _live(self, bundle: Bundle, variation: Variation, number: int) -> list[dict]:
+        """Episodes of states and noisy actions."""
+        count = QUICK_LIVED if self._is_quick else LIVED
+        seed = LIFE_SEED + 1000 * self._seed + 100 * number
+        judge, episodes = sample_episodes(self._contract, TASK, count, seed)
+        rng, lived = np.random.default_rng(seed), []
+        world, agent = ArmWorld(self._contract, judge), InProcessAgent(self._contract, bundle)
+        task = replace(load_task(TASK), mode=MODE_1)
+        for plain in episodes:
+            episode = replace(plain, variation=variation)
+            agent.begin(agent.configurator.with_image(task, world.goal_images(episode)))
+            noise = NOISE * practice_noise(rng, judge.steps, self._contract.actions.size)
+            frame, states, actions = world.reset(episode), [], []
+            for added in noise:
+                action = np.clip(agent.act(frame.observation) + added, -1, 1).astype(np.float32)
+                states.append(agent.state[0])
+                actions.append(action)
+                frame = world.step(action)
+            lived.append({"state": np.array(states), "action": np.array(actions)})
+        world.close()
+        return lived
+
+    def _judge(
+        self, change: str, who: str, bundle: Bundle, variation: Variation, **more: float
+    ) -> None:
+        if self._results.has(change, who, self._seed):
+            return
+        count = QUICK_GOALS if self._is_quick else GOALS
+        judge, plain = sample_episodes(self._contract, TASK, count, TEST_SEED)
+        episodes = [replace(one, variation=variation) for one in plain]
+        task = load_task(TASK)
+        runner = InProcessRunner(self._contract, bundle, task, judge, "1", "image")
+        try:
+            result = evaluate(runner, self._contract, episodes, TEST_SEED)
+        finally:
+            runner.close()
+        distances = [100 * distance for distance in result["distances"]]
+        self._results.put(change, who, self._seed, result["successes"], distances=distances, **more)
+
+    def rows(self) -> list[Row]:
+        """Of everything that was kept."""
+        figures = {
+            "distances": ("distance", "cm"),
+            "taken": ("versions taken", ""),
+            "minutes": ("learning, of one processor", "min"),
+        }
+        return self._results.rows(figures, lambda _: ("distances", 3.0, "within 3 cm"))
 
 
 def _resident() -> int:

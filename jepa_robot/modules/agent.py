@@ -14,7 +14,7 @@ from jepa_robot.robot.contract import RobotContract
 
 
 class InProcessAgent:
-    """Acts in episodes: `begin`, then `act` at each observation.
+    """Acts in episodes: `begin`, then `act` at each observation, whose ``state`` is ``[1, S]``.
 
     Raises:
         InvalidBundle: the bundle is of another robot.
@@ -27,6 +27,7 @@ class InProcessAgent:
         self._perception = Perception(bundle)
         self._cost = Cost(bundle, contract)
         self._actor = Actor(bundle, WorldModel(bundle), self._cost)
+        self.state = np.zeros((1, bundle.state_size), np.float32)
 
     def begin(self, task: Task) -> None:
         """Take up a task with its goal, as the configurator gives it, and forget what was."""
@@ -43,4 +44,5 @@ class InProcessAgent:
 
     def act(self, observation: Observation) -> np.ndarray:
         """The action ``[A]`` that answers an observation."""
-        return self._actor.act(self._perception.encode(observation))[0]
+        self.state = self._perception.encode(observation)
+        return self._actor.act(self.state)[0]
