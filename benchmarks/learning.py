@@ -120,7 +120,7 @@ class Lives:
         begin = time.perf_counter()
         for number in range(count):
             if self._now % EPISODE == 0:
-                memory.begin_episode()
+                memory.begin_episode((self._now + 1) * self._step)
             self._now += 1
             for name, rows in fields.items():
                 memory.store(self._now * self._step, name, rows[number])

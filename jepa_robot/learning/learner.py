@@ -30,7 +30,7 @@ PIECE = 50  # steps: life has few ends, and what is held out is to be from all o
 HELD_OUT = 5  # of so many pieces one is not learned from
 JUDGED = 512  # imagined lives
 JUDGED_STEPS = 40
-BLOCK, WATCHED = 20, 30  # steps that are looked at as one, and such blocks
+BLOCK, LEAST_WATCHED, WATCHED = 20, 15, 30  # steps that are looked at as one, and such blocks
 SURE, WORSE = 3.0, 0.2  # standard errors, and of what it was, by which worse is worse
 
 
@@ -80,50 +80,72 @@ class Scores:
         return {name: float(f"{value:.3g}") for name, value in vars(self).items()}
 
 
-class Watch:
-    """Tells whether what is lived got worse since a change: surprise, and what states cost.
-
-    Compares what came since with what came before, in blocks of steps, since steps that follow
-    each other are alike.
-    """
+class _Series:
+    """Blocks of numbers before and since a change."""
 
     def __init__(self) -> None:
-        self._before: deque[np.ndarray] = deque(maxlen=WATCHED)
-        self._since: list[np.ndarray] | None = None
-        self._block: list[tuple[float, float]] = []
+        self._before: deque[float] = deque(maxlen=WATCHED)
+        self._since: list[float] | None = None
+        self._block: list[float] = []
 
     def changed(self) -> None:
-        """What comes from now on is to be compared with what came."""
-        if self._since:
-            self._before.extend(self._since)
+        self._before.extend(self._since or ())
         self._since, self._block = [], []
 
-    def see(self, surprise: float, cost: float) -> None:
-        """Take note of a step."""
-        self._block.append((surprise, cost))
+    def see(self, value: float) -> None:
+        self._block.append(value)
         if len(self._block) < BLOCK:
             return
-        block, self._block = np.mean(self._block, axis=0), []
+        block, self._block = float(np.mean(self._block)), []
         if self._since is None:
             self._before.append(block)
         elif len(self._since) < WATCHED:
             self._since.append(block)
 
     @property
-    def verdict(self) -> str:
-        """Empty while nothing is shown; ``good``, or what got worse."""
-        if self._since is None or min(len(self._before), len(self._since)) < WATCHED // 2:
-            return ""
+    def is_told(self) -> bool:
+        """Whether there is enough to compare."""
+        return self._since is not None and min(len(self._before), len(self._since)) >= LEAST_WATCHED
+
+    @property
+    def is_worse(self) -> bool:
+        if not self.is_told:
+            return False
         before, since = np.array(self._before), np.array(self._since)
-        change = since.mean(axis=0) - before.mean(axis=0)
-        error = np.sqrt(before.var(axis=0) / len(before) + since.var(axis=0) / len(since))
-        worse = (change > SURE * error) & (change > WORSE * before.mean(axis=0))
-        names = [
-            name for name, is_worse in zip(("surprise", "cost"), worse, strict=True) if is_worse
-        ]
-        if names:
-            return " and ".join(names)
-        return "good" if len(self._since) == WATCHED else ""
+        change = since.mean() - before.mean()
+        error = np.sqrt(before.var() / len(before) + since.var() / len(since))
+        return bool(change > SURE * error and change > WORSE * before.mean())
+
+
+class Watch:
+    """Tells whether what is lived got worse since a change: surprise, and what states cost.
+
+    Compares what came since with what came before, in blocks of steps, since steps that follow
+    each other are alike. Costs are compared under the same goal alone.
+    """
+
+    def __init__(self) -> None:
+        self._surprise, self._cost = _Series(), _Series()
+
+    def changed(self) -> None:
+        """What comes from now on is to be compared with what came."""
+        self._surprise.changed()
+        self._cost.changed()
+
+    def has_another_goal(self) -> None:
+        """What was costs tells nothing about what will."""
+        self._cost = _Series()
+
+    def see(self, surprise: float, cost: float) -> None:
+        """Take note of a step."""
+        self._surprise.see(surprise)
+        self._cost.see(cost)
+
+    @property
+    def worse(self) -> str:
+        """What got worse, in words; empty while nothing is shown to have."""
+        series = {"surprise": self._surprise, "cost": self._cost}
+        return " and ".join(name for name, one in series.items() if one.is_worse)
 
 
 def learn(

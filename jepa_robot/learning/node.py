@@ -25,7 +25,7 @@ from jepa_robot.learning.lived import Lived
 from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.revive import revive
 from jepa_robot.models import CRITIC, Bundle
-from jepa_robot.modules.configurator import Configuration
+from jepa_robot.modules.configurator import PREPARED, Configuration
 from jepa_robot.modules.cost import POSITION_UNIT
 from jepa_robot.modules.memory_files import read_memory
 from jepa_robot.nodes import messages
@@ -77,6 +77,7 @@ class LearnerNode(AgentNode):
         self._lock_versions()
         self._announce = self.publisher(String, "bundle", DATA)
         self._watch, self._seen = Watch(), {}
+        self._goal: list[float] | None = None
         self._is_changed = threading.Event()
         values = ("rounds", "taken", "refused", "rolled_back", "steps_learned_from")
         self.diagnostics.values |= dict.fromkeys(values, 0)
@@ -141,7 +142,13 @@ class LearnerNode(AgentNode):
     def _on_configuration(self, message: String) -> None:
         """Learn on from the bundle that is in force."""
         configuration = Configuration.from_json(message.data)
-        if configuration.activation < 0 or configuration.bundle == self.bundle.id:
+        if configuration.activation == PREPARED:
+            return
+        goal = configuration.sections["cost"].get("goal", {}).get("position")
+        if goal is None or goal != self._goal:
+            self._watch.has_another_goal()
+        self._goal = goal
+        if configuration.bundle == self.bundle.id:
             return
         bundle = Bundle(configuration.path, provider=self.parameter("provider"))
         bundle.check_space(self.bundle)
@@ -172,12 +179,12 @@ class LearnerNode(AgentNode):
             self._judge()
 
     def _judge(self) -> None:
-        verdict, parent = self._watch.verdict, self.bundle.manifest.get("parent_path")
-        if verdict in ("", "good") or not parent:
+        worse, parent = self._watch.worse, self.bundle.manifest.get("parent_path")
+        if not worse or not parent:
             return
         self._watch = Watch()
         self.diagnostics.values["rolled_back"] += 1
-        self.diagnostics.warn(f"{verdict} got worse under {self.bundle.id}: back to its parent")
+        self.diagnostics.warn(f"{worse} got worse under {self.bundle.id}: back to its parent")
         self._announce.publish(String(data=parent))
 
     # Learning.

@@ -6,7 +6,7 @@ actions and costs of the past, from which critic and policy learn and which the 
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -64,6 +64,7 @@ class Memory:
         self._came = 0  # steps in all
         self._episode = 0
         self._begins = True
+        self._begin_at: deque[int] = deque()  # stamps at which episodes begin
         self._pending: OrderedDict[int, dict[str, np.ndarray]] = OrderedDict()
         self._newest: int | None = None  # stamp of the last step that is settled
         self._recent = np.full(RECENT, np.nan)
@@ -97,10 +98,9 @@ class Memory:
         """Complete steps that ever came: those from ``came - n`` on are the newest n."""
         return self._came
 
-    def begin_episode(self) -> None:
-        """What comes from now on does not follow what came before."""
-        self.flush()
-        self._begins = True
+    def begin_episode(self, stamp: int) -> None:
+        """The first step at or after ``stamp`` (ns) does not follow what came before."""
+        self._begin_at.append(stamp)
 
     def store(self, stamp: int, field: str, value: np.ndarray) -> None:
         """Store one field ``[1, n]`` of the step observed at ``stamp`` (ns).
@@ -239,6 +239,9 @@ class Memory:
         if len(known) < len(FIELDS):
             self.incomplete += 1
             return
+        while self._begin_at and stamp >= self._begin_at[0]:
+            self._begin_at.popleft()
+            self._begins = True
         if not self._begins and not 0 < stamp - self._newest <= GAP * self._step:
             self.gaps += 1
             self._begins = True

@@ -69,9 +69,6 @@ class MemoryNode(AgentNode):
     def parse(self, sections: dict, bundle: Bundle) -> dict:
         return sections["memory"]
 
-    def apply(self, parsed: dict) -> None:
-        self._memory.begin_episode()
-
     def _open_files(self) -> None:
         """Go on where the disk was left; without one where there is none to be had."""
         self._files, limit = None, int(MEBI * self.parameter("disk_limit"))
@@ -113,7 +110,10 @@ class MemoryNode(AgentNode):
 
     def _on_field(self, field: str, size: int, message: Image) -> None:
         stamp = messages.from_time(message.header.stamp)
+        version = self.version
         self.configure_for(stamp)
+        if self.version != version:
+            self._memory.begin_episode(stamp)
         value = messages.read_tensor(message, field, size, frame_id=self.frame_of(stamp))
         self._memory.store(stamp, field, value)
         memory = self._memory

@@ -144,22 +144,34 @@ def steps(watch, surprise, cost, count, rng):
 
 
 @pytest.mark.parametrize(
-    ("surprise", "cost", "verdict"),
+    ("surprise", "cost", "worse"),
     [
-        (1.0, 1.0, "good"),
-        (0.5, 0.5, "good"),
+        (1.0, 1.0, ""),
+        (0.5, 0.5, ""),
         (1.5, 1.0, "surprise"),
         (1.0, 1.5, "cost"),
         (2.0, 2.0, "surprise and cost"),
     ],
 )
-def test_the_watch_tells_what_got_worse(surprise, cost, verdict):
+def test_the_watch_tells_what_got_worse(surprise, cost, worse):
     watch, rng = Watch(), np.random.default_rng(0)
     enough = learner.BLOCK * learner.WATCHED
     steps(watch, 1.0, 1.0, enough, rng)
-    assert watch.verdict == ""
+    assert watch.worse == ""
     watch.changed()
     steps(watch, surprise, cost, enough // 4, rng)
-    assert watch.verdict == ""  # too early to say
+    assert watch.worse == ""  # too early to say
     steps(watch, surprise, cost, enough, rng)
-    assert watch.verdict == verdict
+    assert watch.worse == worse
+
+
+def test_costs_are_not_compared_with_those_of_another_goal():
+    watch, rng = Watch(), np.random.default_rng(0)
+    steps(watch, 1.0, 1.0, 1000, rng)
+    watch.changed()
+    watch.has_another_goal()
+    steps(watch, 1.0, 5.0, 1000, rng)
+    assert watch.worse == ""
+    watch.changed()
+    steps(watch, 1.0, 10.0, 1000, rng)
+    assert watch.worse == "cost"
