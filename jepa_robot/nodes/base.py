@@ -215,22 +215,24 @@ class AgentNode(LifecycleNode):
                 if taken.version == configuration.version:  # its modules are there: now it is told
                     taken.activation = configuration.activation
                     return
-        known = [taken.bundle for taken in self._taken] + [self.bundle]
-        bundle = next((one for one in known if one.id == configuration.bundle), None)
-        if bundle is self.bundle or not configuration.path:
-            self._take(configuration, bundle)
+            known = [(self.bundle, None), *((taken.bundle, taken.built) for taken in self._taken)]
+        here = next((one for one in known if one[0].id == configuration.bundle), None)
+        if (here and here[0] is self.bundle) or not configuration.path:
+            self._take(configuration, here)
         else:
-            threading.Thread(target=self._take, args=(configuration, bundle), daemon=True).start()
+            threading.Thread(target=self._take, args=(configuration, here), daemon=True).start()
 
-    def _take(self, configuration: Configuration, bundle: Bundle | None) -> None:
-        """Check a configuration, and say whether it will be taken up."""
-        error, built = "", None
+    def _take(self, configuration: Configuration, here: tuple[Bundle, Any] | None) -> None:
+        """Check a configuration, and say whether it will be taken up.
+
+        Args:
+            configuration: what came.
+            here: its bundle with modules of it, where that was loaded.
+        """
+        error = ""
         try:
-            if bundle is None:
-                bundle, built = self._load(configuration)
+            bundle, built = here or self._load(configuration)
             parsed = self.parse(configuration.sections, bundle)
-            if bundle is not self.bundle and built is None:
-                built = self.build(bundle)
             self.prepare(built, parsed)
             taken = _Taken(configuration.version, configuration.activation, bundle, built, parsed)
             with self._taking:

@@ -159,6 +159,7 @@ class ConfiguratorNode(AgentNode):
         self._said = {"task": "", "mode": OFF, "goal": "none"}
         self._acknowledged: dict[str, str] = {}
         self._swap: _Swap | None = None
+        self._swapped_at = 0  # ns: nothing of the new bundle is in force before
         self._status_text = self._error = ""
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_timer(SUPERVISION_PERIOD, self._supervise, clock=STEADY)
@@ -286,7 +287,8 @@ class ConfiguratorNode(AgentNode):
         self._said = {"task": task.name, "mode": task.mode, "goal": task.goal}
         self._sent_version += 1
         self._acknowledged = {}
-        configuration = self._configuration(self.now(), task, self.bundle, sections)
+        activation = max(self.now(), self._swapped_at)
+        configuration = self._configuration(activation, task, self.bundle, sections)
         self._publisher.publish(String(data=configuration.to_json()))
         self.get_logger().info(f"task {task.name}, mode {task.mode}: version {self._sent_version}")
         self._publish_status()
@@ -339,8 +341,9 @@ class ConfiguratorNode(AgentNode):
             self._publish_configuration(self._in_force)
         elif not away:
             self._swap = None
-            activation = self.now() + int(SWAP_AFTER * 1e9 * self.contract.rates.time_step)
-            told = replace(swap.configuration, activation=activation)
+            ahead = int(SWAP_AFTER * 1e9 * self.contract.rates.time_step)
+            self._swapped_at = self.now() + ahead
+            told = replace(swap.configuration, activation=self._swapped_at)
             self._publisher.publish(String(data=told.to_json()))
             self.bundle = swap.bundle
             self.adopt(swap.configurator)
