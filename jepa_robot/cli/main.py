@@ -165,6 +165,31 @@ def export(
 
 
 @app.command()
+def distill(
+    bundle: Annotated[str, typer.Argument(help="Model bundle: folder or name.")],
+    out: Annotated[Path, typer.Argument(help="The bundle to write; must not exist yet.")],
+    memory: Annotated[
+        Path, typer.Option(help="What was lived through: memory's folder, or what it saved.")
+    ],
+    robot: Robot = "panda",
+    task: Annotated[str, typer.Option(help="Whose planner and cost: a file, or a name.")] = "reach",
+    decisions: Annotated[int, typer.Option(min=10, help="Of the planner, in a round.")] = 1000,
+    rounds: Annotated[int, typer.Option(min=1, help="Of planning and learning.")] = 2,
+    seed: Seed = 0,
+    json_file: Json = None,
+) -> None:
+    """Compile Mode-2 into Mode-1: the policy learns what the planner does in what was lived."""
+    from jepa_robot.cli.distill import run_distill
+    from jepa_robot.cli.progress import progress
+
+    with progress("planning") as report:
+        result = run_distill(
+            bundle, out, memory, robot, task, decisions, rounds, seed, report, warn
+        )
+    write_result(result, json_file)
+
+
+@app.command()
 def doctor(
     bundle: Annotated[str, typer.Argument(help="Model bundle: folder or name.")],
     data: Annotated[

@@ -9,17 +9,21 @@ policy is rolled out in the world model and the planner labels where it went, no
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
 
 from jepa_robot.learning.encoded import Encoded
+from jepa_robot.learning.lived import HELD_OUT, pieces_of
 from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.optimize import Optimizer
+from jepa_robot.learning.revive import revive
 from jepa_robot.models import Bundle
 from jepa_robot.modules.actor import MODE_2, Actor, ActorConfig
+from jepa_robot.modules.configurator import Task
 from jepa_robot.modules.cost import Cost, CostConfig
 from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.robot.contract import RobotContract
@@ -53,8 +57,7 @@ class DistillConfig:
 
 def distill(
     agent: Agent,
-    bundle: Bundle,
-    contract: RobotContract | None,
+    planner: Planner,
     states: np.ndarray,
     config: DistillConfig,
     progress: Callable[[int, int], None] | None = None,
@@ -63,8 +66,7 @@ def distill(
 
     Args:
         agent: its policy is trained in place, everything else is left as it is.
-        bundle: the same networks, exported: what the planner imagines with.
-        contract: the robot of the bundle; None without joints.
+        planner: gives the actions; it imagines with the same networks, exported.
         states: ``[M, S]``, encoded frames; their latents serve as goals too.
         config: settings.
         progress: called with labelled decisions done and wanted.
@@ -75,7 +77,6 @@ def distill(
     """
     rng = np.random.default_rng(config.seed)
     torch.manual_seed(config.seed)
-    planner = _Planner(bundle, contract, config.seed)
     total = config.decisions * config.rounds
     inputs, goals, labels = [], [], []
     held_out = float("nan")
@@ -88,14 +89,55 @@ def distill(
             label[index] = planner.decide(state[index : index + 1], goal[index])
             if progress is not None:
                 progress(round_number * config.decisions + index + 1, total)
-        with torch.no_grad():
-            actions = agent.policy(torch.from_numpy(state), torch.from_numpy(goal)).numpy()
-        held_out = float(np.mean((actions - label) ** 2))
+        held_out = _disagreement(agent, state, goal, label)
         inputs.append(state)
         goals.append(goal)
         labels.append(label)
         fit_policy(agent, *map(np.concatenate, (inputs, goals, labels)), config, rng)
     return held_out
+
+
+@torch.no_grad()
+def _disagreement(
+    agent: Agent, states: np.ndarray, goals: np.ndarray, actions: np.ndarray
+) -> float:
+    """Mean squared difference of the policy from actions ``[N, A]``."""
+    done = agent.policy(torch.from_numpy(states), torch.from_numpy(goals)).numpy()
+    return float(np.mean((done - actions) ** 2))
+
+
+def compile_policy(
+    bundle: Bundle,
+    contract: RobotContract,
+    task: Task,
+    episodes: Sequence[Mapping[str, np.ndarray]],
+    config: DistillConfig,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Agent, dict[str, float]]:
+    """Compile what Mode-2 does in a task, in states that were lived through, into the policy.
+
+    Goals are what was lived through, too (hindsight). Every fifth piece of life is held out.
+
+    Returns:
+        The bundle's networks, with the new policy; and how far policy and planner are apart on what
+        was held out, mean squared: ``disagreement``, and ``disagreement_before``.
+
+    Raises:
+        InvalidDataset: there is too little to learn from.
+        NotRevivable: the bundle does not say what networks it is of.
+    """
+    agent = revive(bundle)
+    lived, held_out = pieces_of(episodes)
+    planner = Planner(bundle, contract, config.seed, task.weights, task.planner)
+    rng = np.random.default_rng(config.seed)
+    count = max(1, config.decisions // HELD_OUT)
+    state, goal = sample_pairs(agent, held_out.states, count, rng)
+    pairs = zip(np.split(state, count), goal, strict=True)
+    label = np.stack([planner.decide(*pair) for pair in pairs])
+    before = _disagreement(agent, state, goal, label)
+    distill(agent, planner, lived.states, config, progress)
+    after = _disagreement(agent, state, goal, label)
+    return agent, {"disagreement": after, "disagreement_before": before}
 
 
 def sample_pairs(
@@ -193,21 +235,41 @@ def clone_behaviour(
     return float(np.mean((cloned.numpy() - actions[some]) ** 2))
 
 
-class _Planner:
-    """Mode-2 as it runs, asked for one decision after another, each from scratch."""
+class Planner:
+    """Mode-2 as it runs, asked for one decision after another, each from scratch.
 
-    def __init__(self, bundle: Bundle, contract: RobotContract | None, seed: int) -> None:
+    Args:
+        bundle: gives world model and cost.
+        contract: the robot of the bundle; None without joints.
+        seed: of the first decision.
+        weights: of the cost's terms.
+        planner: its settings, as a task has them.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        contract: RobotContract | None,
+        seed: int,
+        weights: Mapping[str, float] = MappingProxyType(WEIGHTS),
+        planner: Mapping = MappingProxyType({}),
+    ) -> None:
         self._bundle, self._latent_size, self._seed = bundle, bundle.latent_size, seed
+        self._weights, self._settings = dict(weights), dict(planner)
+        self._readout = bundle.session("readout") if bundle.has("readout") else None
         self._cost = Cost(bundle, contract)
         self._actor = Actor(bundle, WorldModel(bundle), self._cost)
 
     def decide(self, state: np.ndarray, goal: np.ndarray) -> np.ndarray:
         """``[A]`` for a state ``[1, S]`` and a goal latent ``[D]``."""
-        self._cost.configure(
-            CostConfig.for_bundle({"weights": WEIGHTS, "goal": {"latent": goal}}, self._bundle)
-        )
+        meant = {"latent": goal, "encoded": goal}
+        if self._readout is not None:
+            meant["position"] = self._readout(latent=goal[None])[0]
+        section = {"weights": self._weights, "goal": meant}
+        self._cost.configure(CostConfig.for_bundle(section, self._bundle))
         self._seed += 1
+        settings = {"mode": MODE_2, "seed": self._seed, "planner": self._settings}
         self._actor.configure(
-            ActorConfig.from_section({"mode": MODE_2, "seed": self._seed}, self._latent_size)
+            ActorConfig.from_section({**settings, "goal_latent": goal}, self._latent_size)
         )
         return self._actor.act(state)[0]

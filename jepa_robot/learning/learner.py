@@ -22,12 +22,10 @@ from jepa_robot.learning.imagination import (
     imagine,
     learn_in_imagination,
 )
-from jepa_robot.learning.lived import Lived
+from jepa_robot.learning.lived import Lived, pieces_of
 from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.refinement import RefinementConfig, refine_predictor
 
-PIECE = 50  # steps: life has few ends, and what is held out is to be from all of it
-HELD_OUT = 5  # of so many pieces one is not learned from
 JUDGED = 512  # imagined lives
 JUDGED_STEPS = 40
 BLOCK, LEAST_WATCHED, WATCHED = 20, 15, 30  # steps that are looked at as one, and such blocks
@@ -168,13 +166,7 @@ def learn(
         InvalidDataset: there are too few or too short episodes.
     """
     horizon = config.refinement.horizon
-    pieces = [
-        {name: one[name][begin : begin + PIECE] for name in ("state", "action")}
-        for one in episodes
-        for begin in range(0, len(one["state"]), PIECE)
-    ]
-    held_out = Lived.of(pieces[HELD_OUT - 1 :: HELD_OUT])
-    training = Lived.of([one for n, one in enumerate(pieces) if n % HELD_OUT != HELD_OUT - 1])
+    training, held_out = pieces_of(episodes)
     held_out.starts(horizon)
     candidate = copy.deepcopy(agent)
     refine_predictor(candidate, training, config.refinement, progress)

@@ -9,6 +9,9 @@ import numpy as np
 
 from jepa_robot.dataset import InvalidDataset
 
+PIECE = 50  # steps: life has few ends, and what is held out is to be from all of it
+HELD_OUT = 5  # of so many pieces one is not learned from
+
 
 @dataclass(frozen=True)
 class Lived:
@@ -55,3 +58,18 @@ class Lived:
                 f"{horizon + 1}"
             )
         return starts
+
+
+def pieces_of(episodes: Sequence[Mapping[str, np.ndarray]]) -> tuple[Lived, Lived]:
+    """What to learn from, and every fifth piece, to judge by.
+
+    Raises:
+        InvalidDataset: there are too few.
+    """
+    pieces = [
+        {name: one[name][begin : begin + PIECE] for name in ("state", "action")}
+        for one in episodes
+        for begin in range(0, len(one["state"]), PIECE)
+    ]
+    training = [one for number, one in enumerate(pieces) if number % HELD_OUT != HELD_OUT - 1]
+    return Lived.of(training), Lived.of(pieces[HELD_OUT - 1 :: HELD_OUT])

@@ -22,7 +22,7 @@ from jepa_robot.learning.checkpoint import (
     save_checkpoint,
 )
 from jepa_robot.learning.configuration import to_yaml
-from jepa_robot.learning.distill import DistillConfig, distill
+from jepa_robot.learning.distill import DistillConfig, Planner, distill
 from jepa_robot.learning.encoded import encode, prediction_ratio
 from jepa_robot.learning.export import write_bundle
 from jepa_robot.learning.imagination import ImaginationConfig, learn_in_imagination
@@ -230,10 +230,10 @@ def _train(
             about = {"name": "temporary", "data": {}, "command": "", "results": {}}
             about |= {**interface, **record}
             write_bundle(agent, samples, Path(temporary) / "b", about, has_derivatives=False)
+            planner = Planner(Bundle(Path(temporary) / "b"), contract, config.distill.seed)
             metrics["policy_error"] = distill(
                 agent,
-                Bundle(Path(temporary) / "b"),
-                contract,
+                planner,
                 encoded.states,
                 config.distill,
                 counter.stage(DECISIONS_A_STEP),

@@ -155,14 +155,14 @@ def read_memory(folder: Path, bundle: Bundle, newest: int | None = None) -> Reme
     """What is on the disk, also while another process adds to it.
 
     Args:
-        folder: of a `MemoryFiles`.
+        folder: of a `MemoryFiles`; or a single file.
         bundle: what is of another latent space is left out.
         newest: as many steps; all, if it is not told.
     """
     episodes: list[dict[str, np.ndarray]] = []
     problems, wanted = [], _about(bundle)
     count = 0
-    for path in reversed(part_files(folder)):
+    for path in [folder] if folder.is_file() else reversed(part_files(folder)):
         try:
             _check(path, read_about(path), wanted)
             found = list(_episodes(path, bundle))

@@ -7,7 +7,7 @@ import pytest
 
 from jepa_robot.evaluation import InProcessRunner, evaluate, sample_episodes
 from jepa_robot.learning.checkpoint import Samples
-from jepa_robot.learning.distill import DistillConfig, distill
+from jepa_robot.learning.distill import DistillConfig, Planner, distill
 from jepa_robot.learning.encoded import encode, prediction_ratio
 from jepa_robot.learning.export import write_bundle
 from jepa_robot.learning.jepa import JEPAConfig
@@ -56,7 +56,8 @@ def distances(learned, contract, data, tmp_path_factory):
     record = {**contract.interface(), "name": "minute", "data": {}, "command": "", "results": {}}
     write_bundle(agent, Samples.draw(data, 1, 0), folder / "planner", record)
     states = encode(agent, data).states
-    distill(agent, Bundle(folder / "planner"), contract, states, SHORT)
+    planner = Planner(Bundle(folder / "planner"), contract, SHORT.seed)
+    distill(agent, planner, states, SHORT)
     write_bundle(agent, Samples.draw(data, 1, 0), folder / "bundle", record)
     judge, episodes = sample_episodes(contract, "reach", GOALS, seed=1)
     result = {}
