@@ -37,7 +37,7 @@ DEMOS = {
     "push": ("panda_push", "push_panda", 5),
     "pick_and_place": ("panda_table", "pick_panda", 5),
 }
-BY_POSITION = ("pick_and_place",)  # whose bundle hardly reads goal images
+BY_POSITION = ("pick_and_place",)  # whose bundle reads goal images less well than it picks
 MODES = {1: "Mode-1 (policy)", 2: "Mode-2 (planning)"}
 
 
@@ -164,7 +164,9 @@ def _replay(contract: RobotContract, judge: Task, episode: Episode, actions: np.
 
 
 def _scene_results(results: dict[int, list[EpisodeResult]], judge: Task) -> Table:
-    table = Table(title=f"{judge.name} from goal images that show the hand elsewhere")
+    images = "from goal images that show the hand elsewhere"
+    goals = "to places given in metres, seen by cameras" if judge.name in BY_POSITION else images
+    table = Table(title=f"{judge.name} {goals}")
     within = f"within {100 * judge.success_distance:g} cm"
     for column in ("", within, "at any time", "final distance", "a decision"):
         table.add_column(column, justify="left" if not column else "right")
