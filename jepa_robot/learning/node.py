@@ -5,8 +5,6 @@ The only process that loads torch. It may take a share of one processor, and wha
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import threading
 import time
@@ -19,6 +17,7 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
+from jepa_robot.files import IsLocked, lock
 from jepa_robot.learning.export import ParityError, write_version
 from jepa_robot.learning.learner import LearnerConfig, Watch, learn
 from jepa_robot.learning.lived import Lived
@@ -122,20 +121,13 @@ class LearnerNode(AgentNode):
     def _lock_versions(self) -> None:
         """One learner a memory: two would hand out bundles that do not know of each other."""
         self._versions.mkdir(parents=True, exist_ok=True)
-        lock = (self._versions / "lock").open("a+", encoding="utf-8")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            holder = lock.read().strip()
-            lock.close()
+            held = lock(self._versions / "lock")
+        except IsLocked as error:
             raise ValueError(
-                f"{self._versions}: process {holder} learns there, expected none"
+                f"{self._versions}: process {error.holder} learns there, expected none"
             ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        self._made.append((lambda stream: stream.close(), lock))
+        self._made.append((lambda stream: stream.close(), held))
 
     # What is in force, and how it goes.
 

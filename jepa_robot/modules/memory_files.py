@@ -6,8 +6,6 @@ renamed. Whoever is killed loses what was not added yet, and others read while i
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from jepa_robot.dataset import About, InvalidDataset, dataset_bytes, read_about, read_episodes
-from jepa_robot.files import write_atomically
+from jepa_robot.files import IsLocked, lock, write_atomically
 from jepa_robot.models import Bundle
 from jepa_robot.modules.memory import FIELDS
 
@@ -57,19 +55,12 @@ class MemoryFiles:
         self.folder, self._limit = folder, limit
         self._about = _about(bundle)
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (folder / "lock").open("a+", encoding="utf-8")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.seek(0)
-            holder = self._lock.read().strip()
-            self._lock.close()
+            self._lock = lock(folder / "lock")
+        except IsLocked as error:
             raise MemoryTaken(
-                f"{folder}: process {holder} writes what is remembered there, expected none"
+                f"{folder}: process {error.holder} writes what is remembered there, expected none"
             ) from error
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
         paths = part_files(folder)
         self._number = 1 + int(paths[-1].stem.split("_")[1]) if paths else 0
         self._steps: dict[str, np.ndarray] = {}

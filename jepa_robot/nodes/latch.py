@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from pathlib import Path
 
-from jepa_robot.files import write_atomically
+from jepa_robot.files import IsLocked, lock, write_atomically
 
 
 class RobotIsTaken(RuntimeError):
@@ -26,20 +25,13 @@ class Latch:
         default = state_file(robot, namespace, "stopped")
         self.path = Path(file).expanduser() if file else default
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = self.path.with_suffix(".lock")
-        self._lock = lock.open("a+", encoding="utf-8")
+        place = self.path.with_suffix(".lock")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.seek(0)
-            holder = self._lock.read().strip()
-            self._lock.close()
+            self._lock = lock(place)
+        except IsLocked as error:
             raise RobotIsTaken(
-                f"{lock}: process {holder} is the safety stage of {robot}, expected none"
+                f"{place}: process {error.holder} is the safety stage of {robot}, expected none"
             ) from error
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
 
     def read(self) -> str:
         """The reason of a latched stop; empty without one."""
