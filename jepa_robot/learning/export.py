@@ -150,7 +150,8 @@ def write_version(
     graphs = _learned_graphs(agent.eval(), state, action)
     described = {**parent.manifest, "parent": parent.id, "learned": learned}
     described["parent_path"] = str(parent.path.resolve())
-    described["parity"] = {"encoder": parent.manifest["parity"]["encoder"]}
+    known = parent.manifest.get("parity", {})
+    described["parity"] = {name: known[name] for name in known if name == "encoder"}
     return _write(agent, graphs, Path(folder), described, parent.path / "encoder.onnx")
 
 
