@@ -8,8 +8,8 @@ VENV   ?= .venv
 GUI    ?=
 TASK   ?= reach
 BIN     = $(VENV)/bin
-# What has deadlines to keep shares no processor.
-REALTIME = tests/nodes tests/launch
+# What has deadlines to keep shares no processor; what runs in lock-step has none.
+REALTIME = $(filter-out %_in_lockstep.py,$(wildcard tests/nodes/test_*.py)) tests/launch
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # What a sourced ROS 2 or another environment sets would mix its packages with ours.
