@@ -43,6 +43,7 @@ from jepa_robot_sim.world import ArmWorld
 
 BUNDLE = "push_panda"
 STEPS, QUICK_STEPS = 1_000_000, 20_000
+REPLACED = 500  # steps that come when memory is full
 ASKED = 300  # questions, each alone
 NEAREST = 10
 EPISODE = 50  # steps
@@ -136,7 +137,7 @@ def measure_memory(report: Report, steps: int, seed: int) -> None:
     title = f"memory, {steps} states of {bundle.state_size} numbers"
     filling = lives.live(memory, steps)
     report.add(Row(f"{title}: a new step", 1e6 * filling / steps, "us", n=steps))
-    more = steps // 20
+    more = REPLACED
     replacing = lives.live(memory, more)
     report.add(Row(f"{title}: a new step in place of an old one", 1e6 * replacing / more, "us"))
     taken, stated = _resident() - before, memory.bytes_per_step
