@@ -30,7 +30,6 @@ LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 JAZZY_RCLPY = 7  # major version
 NAMESPACE = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?", re.ASCII)
 SESSION = "JEPA_ROBOT_SESSION"  # an environment variable
-LEARNER = "learner"
 AGENT = ("perception", "world_model", "cost", "actor", "memory", "configurator")
 
 
@@ -45,9 +44,9 @@ class Settings:
     the six modules in one process; the safety stage always has its own. ``provider``: what runs the
     bundle's graphs, ``auto`` for the GPU where there is one. ``planning`` ``distributed`` lets the
     world model and cost nodes work for the actor's plans. ``learn``: a learner works beside the
-    agent, on what it remembers. ``only``: names of the processes that are
-    started here, joined by commas, where others are on other machines; empty for all. ``dry_run``:
-    nothing is commanded. ``remappings``: by node, the topics that it knows by another name.
+    agent, on what it remembers. ``only``: names of the processes that are started here, joined by
+    commas, where others are on other machines; empty for all. ``dry_run``: nothing is commanded.
+    ``remappings``: by node, the topics that it knows by another name.
     """
 
     robot: str = "panda"
@@ -172,8 +171,9 @@ def _whole_graph(settings: Settings) -> list[NodeSpec]:
     specs.append(NodeSpec("safety", "jepa_robot.nodes.safety", safety, settings.respawn))
     if not settings.model:
         return specs
-    learner = [NodeSpec(LEARNER, "jepa_robot.learning.node", agent, settings.respawn)]
-    learner = learner if settings.learn else []
+    learner = []
+    if settings.learn:
+        learner = [NodeSpec("learner", "jepa_robot.learning.node", agent, settings.respawn)]
     if settings.composition == "single":
         specs.append(
             NodeSpec("agent", "jepa_robot.nodes.agent", {**agent, **task}, settings.respawn)

@@ -73,7 +73,7 @@ class SimulatedArm:
         self._painted: Variation | None = None
         self._paint(AS_IS)
         self._renderers = [Renderer(camera, self._client, zoom) for camera in contract.cameras]
-        self._hand_mass = self._call("getDynamicsInfo", self._body, self._joints[-1])[0]
+        self._payload = 0.0  # kg
         self._off = np.zeros(len(self._joints))  # by how much what joints measure is (rad)
         self._takes_velocities = contract.controller.type == "forward_velocity"
         self._coasts_until = math.inf  # physics steps, to the controller's timeout
@@ -126,13 +126,26 @@ class SimulatedArm:
             self._scene.place(episode.object_start, episode.wall, episode.variation)
         variation = episode.variation
         self._off = np.array(variation.miscalibration or np.zeros(len(self._joints)))
-        mass = self._hand_mass + variation.payload
-        self._call("changeDynamics", self._body, self._joints[-1], mass=mass)
+        self._carry(variation.payload)
         self.reset(episode.start if positions is None else positions)
         self._paint(episode.variation)
         shifts = episode.variation.cameras
         for number, renderer in enumerate(self._renderers):
             renderer.vary(shifts[number] if shifts else None, episode.variation.light)
+
+    def _carry(self, payload: float) -> None:
+        """Add kg at the hand's joint, in the place of what was there."""
+        if payload == self._payload:
+            return
+        known = self._call("getDynamicsInfo", self._body, self._joints[-1])
+        self._call(
+            "changeDynamics",
+            self._body,
+            self._joints[-1],
+            mass=known[0] + payload - self._payload,
+            localInertiaDiagonal=known[2],  # or it is made anew, of the link's shape
+        )
+        self._payload = payload
 
     def check(self, episode: Episode) -> None:
         """Refuse an episode of another scene, or of another arm.

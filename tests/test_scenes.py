@@ -10,9 +10,10 @@ import pytest
 
 from jepa_robot import resources
 from jepa_robot.robot.contract import InvalidContract, load_contract
+from jepa_robot.robot.kinematics import Kinematics
 from jepa_robot_sim.arm import SimulatedArm
 from jepa_robot_sim.episodes import GRIPPER, HAND, OBJECT, Episode
-from jepa_robot_sim.scenes import Randomisation
+from jepa_robot_sim.scenes import Randomisation, Variation
 from jepa_robot_sim.tasks import TASKS, Reach, make_task
 from jepa_robot_sim.world import ArmWorld
 
@@ -213,6 +214,61 @@ def test_friction_and_mass_of_an_episode_are_felt():
     np.testing.assert_array_equal(ends[0], ends[3])
 
 
+def test_a_payload_is_felt_by_the_arm_alone_that_carries_it():
+    contract = blindfolded("panda_push")
+    task = make_task("push", contract)
+    plain = task.sample(np.random.default_rng(0))
+    arm = SimulatedArm(contract, scene=task.scene)
+    last = arm._joints[-1]
+    nominal = arm._call("getDynamicsInfo", arm._body, last)[:3]
+    for payload in (0.0, 2.0, 0.5, 0.0):
+        arm.arrange(dataclasses.replace(plain, variation=Variation(payload=payload)))
+        mass, _, inertia = arm._call("getDynamicsInfo", arm._body, last)[:3]
+        assert mass == pytest.approx(nominal[0] + payload) and inertia == nominal[2]
+    arm.close()
+
+
+def test_joints_that_measure_wrongly_are_where_nobody_thinks():
+    contract = blindfolded("panda_push")
+    task, off = make_task("push", contract), np.array([0, 0.05, 0, 0, 0, 0, 0])
+    plain = task.sample(np.random.default_rng(0))
+    wrong = dataclasses.replace(plain, variation=Variation(miscalibration=tuple(off)))
+    arm, hands = SimulatedArm(contract, scene=task.scene), {}
+    for name, episode in (("plain", plain), ("wrong", wrong), ("again", plain)):
+        arm.arrange(episode)
+        np.testing.assert_allclose(arm.joint_states()[0], plain.start, atol=1e-6)
+        for _ in range(100):
+            arm.step()
+        np.testing.assert_allclose(arm.joint_states()[0], plain.start, atol=2e-3)
+        hands[name] = arm.ee_position()
+    assert np.linalg.norm(hands["wrong"] - hands["plain"]) > 0.01
+    np.testing.assert_array_equal(hands["again"], hands["plain"])
+    short = dataclasses.replace(plain, variation=Variation(miscalibration=(0.1,)))
+    with pytest.raises(ValueError, match="miscalibration is of 1 joints, expected of all 7"):
+        arm.check(short)
+    assert Episode.from_dict(json.loads(json.dumps(wrong.to_dict()))).variation == wrong.variation
+    arm.close()
+
+
+def test_a_square_block_turns_where_it_is_pushed_aside():
+    contract = load_contract("panda_push")
+    task = make_task("push", contract)
+    task.scene = dataclasses.replace(
+        task.scene, block=dataclasses.replace(task.scene.block, is_square=True)
+    )
+    world = ArmWorld(contract, task)
+    bodies = world.robot.arm._scene
+    shape = bodies._call("getCollisionShapeData", bodies._block, -1)[0]
+    np.testing.assert_allclose(shape[3], [2 * task.scene.block.radius] * 2 + [shape[3][2]])
+    turns = []
+    for seed in range(4):
+        run(world, task.sample(np.random.default_rng(seed)), task.oracle)
+        pose = bodies._call("getBasePositionAndOrientation", bodies._block)
+        turns.append(abs(2 * np.arctan2(pose[1][2], pose[1][3])))
+    world.close()
+    assert max(turns) > 0.2
+
+
 def test_a_late_action_moves_the_arm_so_many_periods_later():
     contract = blindfolded("panda")
     task = Reach(contract)
@@ -320,6 +376,17 @@ def test_some_grasps_that_are_shown_miss_and_some_let_go():
     fumbles = np.abs(np.diff(opens.astype(int), axis=1)).sum(axis=1) > 2
     assert 0.1 < misses.mean() < 0.7 and 0.2 < fumbles.mean() < 0.8
     assert (~opens.any(axis=1)).mean() > 0.1
+
+
+def test_some_episodes_begin_with_the_block_on_the_shelf_and_the_hand_elsewhere():
+    task, rng = make_task("pick_and_place", blindfolded("panda_table")), np.random.default_rng(0)
+    begun = [task.explore(rng, task.recorded_steps).episode for _ in range(150)]
+    top = task.scene.shelf.upper[2]
+    shelved = [one for one in begun if one.object_start[2] > top]
+    assert 0.08 < len(shelved) / len(begun) < 0.28
+    place = Kinematics(task.contract).pose
+    away = [np.linalg.norm(place(one.start)[0] - one.object_start) for one in shelved]
+    assert np.mean(np.array(away) > 0.1) > 0.4
 
 
 def test_who_shows_a_grasp_leaves_room_for_who_sees_less():

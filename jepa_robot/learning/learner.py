@@ -101,14 +101,9 @@ class _Series:
             self._since.append(block)
 
     @property
-    def is_told(self) -> bool:
-        """Whether there is enough to compare."""
-        return self._since is not None and min(len(self._before), len(self._since)) >= LEAST_WATCHED
-
-    @property
     def is_worse(self) -> bool:
-        if not self.is_told:
-            return False
+        if min(len(self._before), len(self._since or ())) < LEAST_WATCHED:
+            return False  # too little to compare
         before, since = np.array(self._before), np.array(self._since)
         change = since.mean() - before.mean()
         error = np.sqrt(before.var() / len(before) + since.var() / len(since))
@@ -171,13 +166,10 @@ def learn(
     candidate = copy.deepcopy(agent)
     refine_predictor(candidate, training, config.refinement, progress)
     predictions = [prediction_error(one, held_out, horizon) for one in (candidate, agent)]
-    costs = []
-    for is_learning in (False, True):
-        if is_learning:
-            settings = (config.imagination, unit, progress)
-            learn_in_imagination(candidate, training.states, *settings)
-        costs.append(imagined_cost(candidate, held_out, config.imagination, unit))
-    return candidate, Scores(*predictions, costs[1], costs[0])
+    before = imagined_cost(candidate, held_out, config.imagination, unit)
+    learn_in_imagination(candidate, training.states, config.imagination, unit, progress)
+    after = imagined_cost(candidate, held_out, config.imagination, unit)
+    return candidate, Scores(*predictions, after, before)
 
 
 @torch.no_grad()

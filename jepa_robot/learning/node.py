@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
@@ -59,7 +59,7 @@ class LearnerNode(AgentNode):
         self.declare_parameter("newest", 16_000)
         self.declare_parameter("iterations", 600)
         self._worker: threading.Thread | None = None
-        self._is_running = False
+        self._is_over = threading.Event()
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
@@ -91,24 +91,12 @@ class LearnerNode(AgentNode):
         self.subscribe(String, "configuration", self._on_configuration, LATCHED)
         self.subscribe(Image, "surprise", self._on_surprise, DATA)
         self.subscribe(Image, "cost", self._on_cost, DATA)
-        self._is_running = True
+        self._is_over.clear()
         self._worker = threading.Thread(target=self._learn_for_ever, daemon=True)
         self._worker.start()
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._stop()
-        return super().on_deactivate(state)
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._stop()
-        return super().on_shutdown(state)
-
-    def destroy_node(self) -> None:
-        self._stop()
-        super().destroy_node()
-
-    def _stop(self) -> None:
-        self._is_running = False
+    def disconnect(self) -> None:
+        self._is_over.set()
         if self._worker is not None:
             self._worker.join()
             self._worker = None
@@ -185,12 +173,7 @@ class LearnerNode(AgentNode):
         schedule(niceness=LEAST_NICE)
         self._worked = time.thread_time()
         learned_to = -1  # stamp (ns) of the newest step that was learned from
-        next_look = time.monotonic()
-        while self._is_running:
-            time.sleep(0.1)
-            if time.monotonic() < next_look:
-                continue
-            next_look = time.monotonic() + LOOK
+        while not self._is_over.wait(LOOK):
             try:
                 found = read_memory(self._memory, self.bundle, self.parameter("newest"))
                 episodes = [one for one in found.episodes if len(one["stamp"]) >= SHORTEST]
@@ -254,11 +237,10 @@ class LearnerNode(AgentNode):
 
     def _pace(self, done: int, total: int) -> None:
         """Rest so long that the share of a processor is kept; stop where the node does."""
-        if not self._is_running:
-            raise _Stopped
         now, share = time.thread_time(), self.parameter("share")
         worked, self._worked = now - self._worked, now
-        time.sleep(worked * (1 / share - 1))
+        if self._is_over.wait(worked * (1 / share - 1)):
+            raise _Stopped
 
 
 class _Stopped(Exception):

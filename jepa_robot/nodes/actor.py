@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import Image
 
 from jepa_robot.models import Bundle
@@ -106,22 +105,6 @@ class ActorNode(AgentNode):
         self._worker = threading.Thread(target=self._plan_for_ever, daemon=True)
         self._worker.start()
         self.subscribe(Image, "state", self._on_state, messages.DATA)
-
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._join()
-        return super().on_deactivate(state)
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._join()
-        return super().on_shutdown(state)
-
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._join()
-        return super().on_error(state)
-
-    def destroy_node(self) -> None:
-        self._join()
-        super().destroy_node()
 
     def parse(self, sections: dict, bundle: Bundle) -> tuple[ActorConfig, CostConfig]:
         config = ActorConfig.from_section(sections["actor"], bundle.latent_size, bundle.precisions)
@@ -286,7 +269,7 @@ class ActorNode(AgentNode):
     def _publish(self, publisher, tensor: np.ndarray, stamp: int) -> None:
         publisher.publish(messages.tensor_message(tensor, stamp, self.frame_of(stamp)))
 
-    def _join(self) -> None:
+    def disconnect(self) -> None:
         if self._worker is None:
             return
         if self._requests:

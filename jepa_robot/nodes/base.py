@@ -79,6 +79,9 @@ class AgentNode(LifecycleNode):
         """Subscribe; called on activation."""
         raise NotImplementedError
 
+    def disconnect(self) -> None:
+        """Stop what ``connect`` started, if it did; subscriptions end by themselves."""
+
     def parse(self, sections: dict, bundle: Bundle) -> Any:
         """Check the sections of a configuration for a bundle; errors refuse it."""
 
@@ -198,7 +201,12 @@ class AgentNode(LifecycleNode):
         self._clean_up()
         return TransitionCallbackReturn.SUCCESS
 
+    def destroy_node(self) -> None:
+        self.disconnect()
+        super().destroy_node()
+
     def _disconnect(self) -> None:
+        self.disconnect()
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
         self._subscriptions_made = []

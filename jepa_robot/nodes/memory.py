@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from pathlib import Path
 
@@ -59,12 +60,21 @@ class MemoryNode(AgentNode):
         self._open_files()
         timer = self.create_timer(SPILLED, self._spill, clock=STEADY)
         self._made.append((self.destroy_timer, timer))
-        self._made.append((lambda _: self._close_files(), None))
 
     def connect(self) -> None:
         for field, size in self._sizes.items():
             self.subscribe(Image, field, partial(self._on_field, field, size), DATA)
         self.subscribe(Image, "recall", self._on_recall, COMMAND)
+
+    def _close(self, files: MemoryFiles) -> None:
+        files.close()
+        self._files = None
+
+    def disconnect(self) -> None:
+        if self._memory is not None:
+            self._memory.flush()
+            with contextlib.suppress(OSError):  # of which nobody listens any more
+                self._write()
 
     def parse(self, sections: dict, bundle: Bundle) -> dict:
         return sections["memory"]
@@ -82,6 +92,7 @@ class MemoryNode(AgentNode):
         except (MemoryTaken, OSError) as error:
             self.diagnostics.warn(f"what is remembered stays in RAM: {error}")
             return
+        self._made.append((self._close, self._files))
         found = read_memory(folder, self.bundle, min(RESTORED, self._memory.capacity))
         for problem in found.problems:
             self.get_logger().warning(f"left out: {problem}")
@@ -89,24 +100,21 @@ class MemoryNode(AgentNode):
         self._memory.restore(found.episodes)
         self._spilled = self._memory.came
 
-    def _close_files(self) -> None:
-        if self._files is not None:
-            self._memory.flush()
-            self._spill()
-            self._files.close()
-            self._files = None
-
     def _spill(self) -> None:
+        try:
+            self._write()
+        except OSError as error:
+            self.diagnostics.warn(f"{self._files.folder} could not be written: {error.strerror}")
+
+    def _write(self) -> None:
+        """Put on disk what is not there yet."""
         if self._files is None:
             return
         steps = self._memory.steps(since=self._spilled)
         if not len(steps["stamp"]) and not self._files.is_behind:
             return
         self._spilled = self._memory.came
-        try:
-            self._files.add(steps)
-        except OSError as error:
-            self.diagnostics.warn(f"{self._files.folder} could not be written: {error.strerror}")
+        self._files.add(steps)
 
     def _on_field(self, field: str, size: int, message: Image) -> None:
         stamp = messages.from_time(message.header.stamp)
@@ -143,7 +151,6 @@ class MemoryNode(AgentNode):
         if self._memory is None:
             response.message = "nothing is remembered yet, expected a configured node"
             return response
-        self._memory.flush()
         try:
             count = write_memory(file, self.bundle, self._memory.steps())
         except OSError as error:

@@ -3,13 +3,13 @@
 import json
 import os
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import Image
 
+from jepa_robot.files import lock
 from jepa_robot.models import Bundle
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.messages import EVERY_ONE
@@ -103,24 +103,16 @@ def test_what_is_learned_is_put_in_force_and_taken_back_where_it_gets_worse(
 
 
 def test_a_second_learner_is_refused_and_the_agent_goes_on(learning, learnable, tmp_path):
-    import fcntl
-
     folder = tmp_path / "versions" / Bundle(learnable).space
     folder.mkdir(parents=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        with learning() as (client, group):
-            goes(client)
-            client.wait(
-                lambda: f"process {os.getpid()} learns there" in client.message_of("learner"),
-                "the refusal",
-                60.0,
-            )
-            client.wait(
-                lambda: client.safety_state.level == DiagnosticStatus.OK, "the arm to follow"
-            )
-            group.processes["learner"].send_signal(signal.SIGKILL)
-            client.wait(lambda: client.status["in_force"], "the agent to go on")
-    assert [path.name for path in Path(folder).iterdir()] == ["lock"]
+    with lock(folder / "lock"), learning() as (client, group):
+        goes(client)
+        client.wait(
+            lambda: f"process {os.getpid()} learns there" in client.message_of("learner"),
+            "the refusal",
+            60.0,
+        )
+        client.wait(lambda: client.safety_state.level == DiagnosticStatus.OK, "the arm to follow")
+        group.processes["learner"].send_signal(signal.SIGKILL)
+        client.wait(lambda: client.status["in_force"], "the agent to go on")
+    assert [path.name for path in folder.iterdir()] == ["lock"]
