@@ -85,6 +85,10 @@ def test_what_was_surprising_stays_longer():
     live(kept, range(201, 650), surprise=1.0)
     numbers = kept.steps()["state"][:, 0]
     assert 200 in numbers and numbers.min() == 200 and np.sort(numbers)[1] == 251
+    states = kept.at(np.arange(400))["state"][:, 0]
+    rows = np.array([states.tolist().index(number) for number in (200, 300)])
+    assert kept.follow(rows, 1)[0, 0] == -1  # what followed was forgotten
+    assert states[kept.follow(rows, 1)[1, 0]] == 301
     live(kept, range(650, 2300), surprise=1.0)
     assert 200 not in kept.steps()["state"][:, 0]  # but not for ever
 

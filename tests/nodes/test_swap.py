@@ -7,14 +7,21 @@ import signal
 import numpy as np
 import onnx
 import pytest
+import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from onnx import numpy_helper
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from jepa_robot.models import Bundle, write_manifest
+from jepa_robot.modules.configurator import MODULES, PREPARED, Configuration
 from jepa_robot.nodes import messages
-from jepa_robot.nodes.messages import DATA, EVERY_ONE
+from jepa_robot.nodes.messages import DATA, EVERY_ONE, LATCHED
+from jepa_robot.nodes.world_model import WorldModelNode
 from tests.tiny_bundle import build
 
 GOAL = (0.5, 0.1, 0.3)
@@ -57,6 +64,12 @@ def test_all_modules_change_at_one_observation_and_none_goes_unanswered(
         client.wait_until_ready()
         client.set_goal_position(GOAL)
         client.wait(lambda: len(seen["action"]) > 10, "actions before")
+        told = []
+
+        def hear(message):
+            told.append((json.loads(message.data), max(seen["state"])))
+
+        client.listen(String, "configuration", hear, LATCHED)
         announce(client, better)
         for name, each in seen.items():
             client.wait(lambda each=each: ids(each) == [old, new], f"{name} of the new bundle")
@@ -67,12 +80,43 @@ def test_all_modules_change_at_one_observation_and_none_goes_unanswered(
         for name, each in seen.items():
             changes[name] = min(stamp for stamp, frame in each.items() if frame == new)
         assert len(set(changes.values())) == 1, changes
+        (prepared, _), (commit, newest) = [one for one in told if one[0]["bundle"] == new]
+        assert prepared["version"] == commit["version"] and prepared["activation"] < 0
+        assert commit["activation"] > newest  # all are told before any observation that it is for
         stamps = np.array(sorted(seen["action"]))
         answered = [stamp for stamp in seen["state"] if stamps[0] <= stamp <= stamps[-1]]
         assert sorted(answered) == stamps.tolist()
         assert not client.status["error"]
         client.set_goal_position((0.45, -0.1, 0.35))  # the new bundle's configurator answers
         client.wait(lambda: client.status["in_force"], "the next goal")
+
+
+def test_what_is_late_is_of_the_bundle_that_was_in_force_then(domain, tiny, better):
+    old, new = Bundle(tiny), Bundle(better)
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    node, executor = WorldModelNode(), SingleThreadedExecutor()
+    try:
+        executor.add_node(node)
+        node.set_parameters([Parameter("bundle", value=str(tiny))])
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        acknowledged, sections = [], {name: {} for name in MODULES}
+        node.create_subscription(String, "configuration_ack", acknowledged.append, LATCHED)
+        told = node.create_publisher(String, "configuration", LATCHED)
+        for activation in (PREPARED, 1000):
+            given = Configuration(1, activation, new.id, "reach", sections, str(better))
+            told.publish(String(data=given.to_json()))
+            while not acknowledged:
+                executor.spin_once(0.1)
+        while node.bundle.id == old.id:
+            node.configure_for(999)
+            assert node.frame_of(999) == old.id
+            executor.spin_once(0.1)
+            node.configure_for(1000)
+        assert node.frame_of(999) == old.id and node.frame_of(1000) == new.id
+    finally:
+        node.destroy_node()
+        executor.shutdown()
+        rclpy.shutdown()
 
 
 def damaged(path, source):
