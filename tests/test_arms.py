@@ -5,15 +5,17 @@ import itertools
 import re
 from pathlib import Path
 
+import coal
 import cv2
 import numpy as np
+import pinocchio
 import pytest
 
 from jepa_robot import resources
 from jepa_robot.cli.preview import run_preview
 from jepa_robot.dataset import open_dataset
 from jepa_robot.robot.collision import Clearance
-from jepa_robot.robot.contract import load_contract
+from jepa_robot.robot.contract import Obstacle, load_contract
 from jepa_robot.robot.geometry import project
 from jepa_robot.robot.kinematics import Kinematics
 from jepa_robot.robot.limiter import NEAR_SINGULAR
@@ -87,6 +89,38 @@ def test_home_is_clear_of_obstacles_and_singularities_and_inside_the_workspace(r
     assert (hand > lower).all() and (hand < upper).all()
     jacobian = kinematics.jacobian(home)[: 6 if len(robot.joints) >= 6 else 3]
     assert np.linalg.svd(jacobian, compute_uv=False)[-1] > NEAR_SINGULAR
+
+
+def test_links_are_as_far_from_the_ground_as_the_lowest_points_of_their_meshes(robot, kinematics):
+    """Meshes are not convex: a distance that takes them for it would be too large."""
+    depth = 2.0
+    ground = Obstacle("ground", (-9, -9, -depth - 1), (9, 9, -depth))
+    safety = dataclasses.replace(robot.safety, obstacles=(ground,))
+    clearance = Clearance(dataclasses.replace(robot, safety=safety), kinematics)
+    model = kinematics.full_model
+    geometry = pinocchio.buildGeomFromUrdf(
+        model,
+        str(robot.urdf_path),
+        pinocchio.GeometryType.COLLISION,
+        package_dirs=[str(folder) for folder in robot.urdf_path.parents[:3]],
+    )
+    _, geometry = pinocchio.buildReducedModel(model, geometry, *kinematics.locked)
+    placed = geometry.createData()
+    meshes = [
+        (index, f"{kinematics.model.frames[shape.parentFrame].name} and ground")
+        for index, shape in enumerate(geometry.geometryObjects)
+        if isinstance(shape.geometry, coal.BVHModelBase)
+    ]
+    for positions in poses(robot):
+        distances = dict(zip(clearance.names, clearance.distances(positions), strict=True))
+        data = kinematics.place(positions)
+        pinocchio.updateGeometryPlacements(kinematics.model, data, geometry, placed)
+        for index, name in meshes:
+            if name in distances:
+                pose = kinematics.base_placement.actInv(placed.oMg[index])
+                points = geometry.geometryObjects[index].geometry.vertices()
+                lowest = (points @ pose.rotation.T + pose.translation)[:, 2].min()
+                assert distances[name] == pytest.approx(lowest + depth, abs=1e-4), name
 
 
 def test_starts_and_goals_can_be_anywhere_in_the_workspace(robot):

@@ -251,7 +251,7 @@ def _extent(shape: pinocchio.GeometryObject) -> float:
 
 def _make_convex(shape: pinocchio.GeometryObject) -> None:
     if isinstance(shape.geometry, coal.BVHModelBase):
-        shape.geometry.buildConvexRepresentation(False)
+        shape.geometry.buildConvexHull(True, "Qt")
         shape.geometry = shape.geometry.convex
 
 
