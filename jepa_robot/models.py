@@ -14,14 +14,14 @@ goal_encoder    position [N, G] (m)                                         late
 critic          state [N, S], goal_latent [N, D]                            cost [N]
 cost            state [M, S], action [M, A], GOAL                           terms [M, T]
 plan            state [N or 1, S], actions [N, H, A], z [N, K, H, Z],       costs [N, K],
-                GOAL, CRITIC, weights [T + 1], step_weights [H]             states [N, K, H, S]
+                GOAL, CRITIC, LIMITS, weights [W], step_weights [H]         states [N, K, H, S]
 plan_int8       as plan                                                     as plan
 plan_gradient   as plan                                                     costs [N, K],
                                                                             gradients [N, H, A]
 jacobian        state [M, S], action [M, A], z [M, Z]                       by_state [M, S, S],
                                                                             by_action [M, S, A]
-cost_gradient   state [M, S], action [M, A], GOAL, CRITIC, weights [T + 1]  by_state [M, S],
-                                                                            by_action [M, A],
+cost_gradient   state [M, S], action [M, A], GOAL, CRITIC, LIMITS,          by_state [M, S],
+                weights [W]                                                 by_action [M, A],
                                                                             ahead [M, S]
 ==============  ==========================================================  ==================
 
@@ -33,11 +33,12 @@ frames; images lack that axis where K is 1. Views are how far each camera's pict
 from the training pictures, 1 the limit; an encoder may lack them. Z may be 0. A bundle for goal
 images alone has neither readout nor goal encoder, and many have no critic.
 
-The last six are made of the others and of the T cost terms that the manifest names: a rollout over
-H steps and K draws of z with what it costs, once more with weights and activations of 8 bits, and
-derivatives of both. GOAL is goal_latent [D],
-goal_position [G], lower [J] and upper [J] (rad); CRITIC is goal_encoded [D], the goal as the critic
-is told it, which has the last of the weights.
+The last six are made of the others and of the T cost terms of tasks that the manifest names: a
+rollout over H steps and K draws of z with what it costs, once more with weights and activations of
+8 bits, and derivatives of both. GOAL is goal_latent [D] and goal_position [G]; CRITIC is
+goal_encoded [D], the goal as the critic is told it; LIMITS is limits [L], a contract's, of which
+`jepa_robot.modules.intrinsic` makes the intrinsic terms. Weights are of the intrinsic terms, of the
+tasks' and of what the critic foresees, in this order.
 """
 
 from __future__ import annotations
@@ -75,6 +76,11 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+# The first cost terms, hard-wired: of the body and its motion. See `jepa_robot.modules.intrinsic`.
+INTRINSIC = (
+    *("joint_limits", "speed", "effort", "jerk", "surprise"),
+    *("self_collision", "obstacles", "workspace"),
+)
 CRITIC = "cost_to_go"  # the last cost term: what the critic foresees
 FIELDS = (
     *("id", "latent_size", "image_size", "joints", "cameras", "actions", "time_step"),
@@ -205,11 +211,13 @@ class Bundle:
         Raises:
             InvalidBundle: there are none; it was exported before they were part of it.
         """
-        if "terms" not in self.manifest:
+        if "terms" not in self.manifest or set(INTRINSIC) & set(self.manifest["terms"]):
             raise InvalidBundle(
-                f"bundle {self.id} has no cost terms, expected some: export its run again"
+                f"bundle {self.id} is of an older release, expected one with the terms of tasks, "
+                "beside which the intrinsic ones are: export its run again"
             )
-        return {**self.manifest["terms"], CRITIC: "goal_encoded"}
+        intrinsic = dict.fromkeys(INTRINSIC, "")
+        return {**intrinsic, **self.manifest["terms"], CRITIC: "goal_encoded"}
 
     @property
     def action_size(self) -> int:
@@ -272,7 +280,7 @@ class Bundle:
             "position": self.goal_size,
             "z": self.z_size,
             "views": len(self.manifest["cameras"]),
-            "weights": len(self.manifest.get("terms", ())) + 1,
+            "weights": len(INTRINSIC) + len(self.manifest.get("terms", ())) + 1,
         }
         taken = set(session.inputs) - {"z"}
         if taken != TAKEN.get(graph, taken):

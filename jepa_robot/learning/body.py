@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pinocchio
 import torch
 from torch import Tensor, nn
 
+from jepa_robot.robot.chain import Chain
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot.robot.kinematics import Kinematics
 
@@ -58,25 +57,10 @@ class Body(nn.Module):
 
     def know(self, contract: RobotContract) -> None:
         """Take an arm's kinematics."""
-        kinematics = Kinematics(contract)
-        model, data = kinematics.model, kinematics.model.createData()
-        frame = model.frames[model.getFrameId(contract.ee_frame)]
-        joint, tip = frame.parentJoint, frame.placement.translation
-        pinocchio.forwardKinematics(model, data, np.ones(model.nq))
-        self.tip.copy_(torch.from_numpy(tip))
-        while joint:
-            index = contract.joint_names.index(model.names[joint])
-            placement = model.jointPlacements[joint]
-            outer = kinematics.base_placement.inverse() if not model.parents[joint] else None
-            placement = placement if outer is None else outer * placement
-            moved = model.jointPlacements[joint].actInv(data.liMi[joint])
-            axis, slide = pinocchio.log3(moved.rotation), moved.translation
-            cross = pinocchio.skew(axis / max(np.linalg.norm(axis), 1e-9))
-            parts = [placement.rotation @ part for part in (np.eye(3), cross, cross @ cross)]
-            self.turns[index] = torch.from_numpy(np.concatenate([part.T for part in parts], axis=1))
-            shift = np.stack([placement.translation, placement.rotation @ slide])
-            self.shifts[index] = torch.from_numpy(shift)
-            joint = model.parents[joint]
+        chain = Chain.of(contract, Kinematics(contract))
+        self.tip.copy_(torch.from_numpy(chain.tip))
+        self.turns[chain.order] = torch.from_numpy(chain.turns).float()
+        self.shifts[chain.order] = torch.from_numpy(chain.shifts).float()
 
 
 def hand_place(proprioception: Tensor) -> Tensor:

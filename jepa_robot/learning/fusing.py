@@ -1,32 +1,32 @@
 """Fuses a bundle's graphs: a rollout and what it costs, and its gradient, each in one ONNX graph.
 
 Put together from the graphs that a bundle has anyway, so that every bundle can be planned with, and
-from the registered cost terms. The horizon is the length of a Scan, so that it and the number of
+from cost terms: the intrinsic ones and those that are registered. The horizon is the length of a Scan, so that it and the number of
 candidates are free. The gradient goes back along the horizon with an adjoint state, as in Bryson &
 Ho, "Applied optimal control" (1975), section 2.2.
 """
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
-from torch import nn
 
-from jepa_robot.learning.adjoint import adjoint
-from jepa_robot.learning.graph_writer import OPSET, GraphWriter
+from jepa_robot.learning.graph_parts import Function, adjoint_graph, exported
+from jepa_robot.learning.graph_writer import GraphWriter
+from jepa_robot.learning.intrinsic_graphs import IntrinsicGraphs, body_of, zeros
 from jepa_robot.learning.networks import Agent, AgentShape
 from jepa_robot.learning.quantizing import quantize
 from jepa_robot.learning.terms import TERMS, Seen, all_terms
+from jepa_robot.models import INTRINSIC
+from jepa_robot.modules.intrinsic import SIZE
 
 SEEN = Seen._fields
 DERIVED = ("joints", "action", "latent", "position")  # by which terms are derived
+STAGE = len(INTRINSIC) + len(TERMS)  # terms of each step
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ class _Parts:
         self.readout = _load(folder / "readout.onnx") if sizes.goal else None
         self.critic = _load(folder / "critic.onnx")
         seen, rows = _seen(sizes), SEEN[: len(DERIVED)]
-        self.terms = _exported(_Function(all_terms), seen, ["terms"], rows)
+        self.terms = exported(Function(all_terms), seen, ["terms"], rows)
+        self.intrinsic = IntrinsicGraphs(sizes.actions, has_derivatives=agent is not None)
         if agent is None:
             return
         agent.eval()
@@ -96,39 +97,19 @@ class _Parts:
             "z": torch.randn(sizes.rows, sizes.z),
         }
         goal = {"goal_latent": torch.randn(sizes.rows, sizes.latent)}
-        self.terms_adjoint = _adjoint(all_terms, seen, DERIVED, rows)
-        self.predictor_adjoint = _adjoint(agent.predictor, state | cause, ("state", "action"))
+        self.terms_adjoint = adjoint_graph(all_terms, seen, DERIVED, rows)
+        self.predictor_adjoint = adjoint_graph(agent.predictor, state | cause, ("state", "action"))
         self.readout_adjoint = self.critic_adjoint = None
         if self.readout is not None:
-            self.readout_adjoint = _adjoint(agent.readout, {"latent": latent}, ("latent",))
+            self.readout_adjoint = adjoint_graph(agent.readout, {"latent": latent}, ("latent",))
         if self.critic is not None:
-            self.critic_adjoint = _adjoint(agent.critic, state | goal, ("state",))
-
-
-class _Function(nn.Module):
-    def __init__(self, function: Callable) -> None:
-        super().__init__()
-        self.forward = function
-
-
-def _adjoint(
-    function: Callable,
-    inputs: dict[str, torch.Tensor],
-    by: Sequence[str],
-    rows: Sequence[str] | None = None,
-) -> onnx.ModelProto:
-    """A function's derivative ``by_NAME`` by some inputs, times ``v``; of all or some in rows."""
-    module = adjoint(function, list(inputs.values()), [list(inputs).index(name) for name in by])
-    with torch.no_grad():
-        inputs = {**inputs, "v": torch.ones_like(function(*inputs.values()))}
-    outputs = [f"by_{name}" for name in by]
-    return _exported(module, inputs, outputs, inputs if rows is None else (*rows, "v"))
+            self.critic_adjoint = adjoint_graph(agent.critic, state | goal, ("state",))
 
 
 def _seen(sizes: Sizes) -> dict[str, torch.Tensor]:
     """An example of what terms look at."""
     rows = (sizes.joints, sizes.actions, sizes.latent, sizes.goal)
-    others = (sizes.latent, sizes.goal, sizes.joints, sizes.joints)
+    others = (sizes.latent, sizes.goal)
     values = [torch.randn(sizes.rows, size) for size in rows]
     return dict(zip(SEEN, values + [torch.randn(size) for size in others], strict=True))
 
@@ -137,35 +118,16 @@ def _load(path: Path) -> onnx.ModelProto | None:
     return onnx.load(str(path)) if path.exists() else None
 
 
-def _exported(
-    module: nn.Module,
-    inputs: Mapping[str, torch.Tensor],
-    outputs: Sequence[str],
-    rows: Iterable[str],
-) -> onnx.ModelProto:
-    """A module as a graph, with any number of rows in some inputs and in all outputs."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module,
-            tuple(inputs.values()),
-            buffer,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_axes={name: {0: "N"} for name in (*rows, *outputs)},
-            opset_version=OPSET,
-            dynamo=False,
-        )
-    return onnx.load_from_string(buffer.getvalue())
-
-
 def _goal_inputs(sizes: Sizes) -> dict[str, list]:
+    return {"goal_latent": [sizes.latent], "goal_position": [sizes.goal]}
+
+
+def _weighed_inputs(sizes: Sizes) -> dict[str, list]:
     return {
-        "goal_latent": [sizes.latent],
-        "goal_position": [sizes.goal],
-        "lower": [sizes.joints],
-        "upper": [sizes.joints],
+        **_goal_inputs(sizes),
+        "goal_encoded": [sizes.latent],
+        "limits": [SIZE],
+        "weights": [STAGE + 1],
     }
 
 
@@ -185,13 +147,11 @@ def _look(writer: GraphWriter, parts: _Parts, state: str, action: str) -> dict[s
         "position": position,
         "goal_latent": "goal_latent",
         "goal_position": writer.op("Div", "goal_position", unit),
-        "lower": "lower",
-        "upper": "upper",
     }
 
 
 def _cost(parts: _Parts, name: str) -> onnx.ModelProto:
-    """``terms [M, T]`` of states and actions."""
+    """The tasks' ``terms [M, T]`` of states and actions."""
     writer, sizes = GraphWriter(), parts.sizes
     terms = writer.call(parts.terms, **_look(writer, parts, "state", "action"))[0]
     inputs = {"state": ["M", sizes.state], "action": ["M", sizes.actions], **_goal_inputs(sizes)}
@@ -222,9 +182,7 @@ def _plan_inputs(sizes: Sizes) -> dict[str, list]:
         "state": ["starts", sizes.state],
         "actions": ["N", "H", sizes.actions],
         "z": ["N", "K", "H", sizes.z],
-        **_goal_inputs(sizes),
-        "goal_encoded": [sizes.latent],
-        "weights": [len(TERMS) + 1],
+        **_weighed_inputs(sizes),
         "step_weights": ["H"],
     }
 
@@ -256,23 +214,44 @@ def _roll_out(writer: GraphWriter, parts: _Parts) -> _Rollout:
     return _Rollout(before, after, last, actions, z, rows, horizon, count, draws)
 
 
-def _flat(writer: GraphWriter, rollout: _Rollout, sizes: Sizes) -> tuple[str, str, str]:
-    """States and actions ``[H R, ...]``, and how many."""
-    count = writer.op("Mul", rollout.rows, rollout.horizon)
-    states = writer.shaped(rollout.after, count, sizes.state)
-    return states, writer.shaped(rollout.actions, count, sizes.actions), count
+@dataclass
+class _Stage:
+    """Names of what each step's terms look at: ``looked`` the tasks', ``moved`` the intrinsic."""
+
+    looked: dict[str, str]
+    moved: dict[str, str]
+    count: str  # M
+
+    @classmethod
+    def of(
+        cls, writer: GraphWriter, parts: _Parts, states: str, actions: str, before: str | None
+    ) -> _Stage:
+        """Of states ``[M, S]``, actions ``[M, A]`` and the states before."""
+        looked = _look(writer, parts, states, actions)
+        moved = body_of(writer, parts.sizes.joints, states, actions, before)
+        return cls(looked, moved, writer.dimension(states, 0))
+
+    @classmethod
+    def of_rollout(cls, writer: GraphWriter, parts: _Parts, rollout: _Rollout) -> _Stage:
+        """Of all its steps, M = H R."""
+        sizes = parts.sizes
+        count = writer.op("Mul", rollout.rows, rollout.horizon)
+        before, after = (
+            writer.shaped(states, count, sizes.state) for states in (rollout.before, rollout.after)
+        )
+        actions = writer.shaped(rollout.actions, count, sizes.actions)
+        return cls.of(writer, parts, after, actions, before)
 
 
-def _total(
-    writer: GraphWriter, parts: _Parts, rollout: _Rollout, looked: dict[str, str]
-) -> tuple[str, str]:
+def _total(writer: GraphWriter, parts: _Parts, rollout: _Rollout, steps: _Stage) -> tuple[str, str]:
     """Costs ``[R]``, and how much the critic counts ``[1]``."""
-    terms = writer.call(parts.terms, **looked)[0]
-    stage = writer.op("Unsqueeze", writer.part("weights", 0, len(TERMS), 0), writer.constant([1]))
+    intrinsic = parts.intrinsic.terms(writer, steps.moved)
+    terms = writer.join(intrinsic, writer.call(parts.terms, **steps.looked)[0], axis=1)
+    stage = writer.op("Unsqueeze", writer.part("weights", 0, STAGE, 0), writer.constant([1]))
     costs = writer.shaped(writer.op("MatMul", terms, stage), rollout.horizon, rollout.rows)
     each = writer.op("Unsqueeze", "step_weights", writer.constant([1]))
     total = writer.op("ReduceSum", writer.op("Mul", costs, each), writer.constant([0]), keepdims=0)
-    ahead = writer.op("Mul", writer.part("weights", len(TERMS), len(TERMS) + 1, 0), _last(writer))
+    ahead = writer.op("Mul", writer.part("weights", STAGE, STAGE + 1, 0), _last(writer))
     if parts.critic is None:
         return total, ahead
     foreseen = writer.call(
@@ -296,8 +275,7 @@ def _plan(parts: _Parts, name: str) -> onnx.ModelProto:
     """``costs [N, K]`` and ``states [N, K, H, S]`` of action sequences."""
     writer, sizes = GraphWriter(), parts.sizes
     rollout = _roll_out(writer, parts)
-    states, actions, _ = _flat(writer, rollout, sizes)
-    costs, _ = _total(writer, parts, rollout, _look(writer, parts, states, actions))
+    costs, _ = _total(writer, parts, rollout, _Stage.of_rollout(writer, parts, rollout))
     visited = writer.op("Transpose", rollout.after, perm=[1, 0, 2])
     visited = writer.shaped(
         visited, rollout.candidates, rollout.draws, rollout.horizon, sizes.state
@@ -311,41 +289,58 @@ def _plan(parts: _Parts, name: str) -> onnx.ModelProto:
 
 
 def _stage_gradient(
-    writer: GraphWriter, parts: _Parts, looked: dict[str, str], vector: str, count: str
-) -> tuple[str, str]:
-    """Derivatives of ``vector [M, T]`` times terms: by states ``[M, S]``, by actions ``[M, A]``."""
-    sizes = parts.sizes
-    joints, action, latent, position = writer.call(parts.terms_adjoint, **looked, v=vector)
+    writer: GraphWriter, parts: _Parts, steps: _Stage, vector: str
+) -> tuple[str, str, str]:
+    """Derivatives of ``vector [M, T]`` times terms.
+
+    By states ``[M, S]``, by states before, and by actions ``[M, A]``.
+    """
+    sizes, looked = parts.sizes, steps.looked
+    tasks = writer.part(vector, len(INTRINSIC), STAGE, 1)
+    joints, action, latent, position = writer.call(parts.terms_adjoint, **looked, v=tasks)
+    hard_wired = writer.part(vector, 0, len(INTRINSIC), 1)
+    body, effort = parts.intrinsic.gradient(writer, steps.moved, hard_wired)
+    positions, velocities, *before = (writer.part(part, 0, sizes.joints, 1) for part in body)
     if parts.readout_adjoint is not None:
         unit = writer.constant(np.float32(sizes.unit))
         read = writer.call(
             parts.readout_adjoint, latent=looked["latent"], v=writer.op("Div", position, unit)
         )[0]
         latent = writer.op("Add", latent, read)
-    shape = writer.join(count, writer.constant([sizes.proprioception - sizes.joints]))
-    rest = writer.op("Expand", writer.constant(np.zeros((1, 1), np.float32)), shape)
-    return writer.join(joints, rest, latent, axis=1), action
+    joints = writer.op("Add", joints, positions)
+    rest = zeros(writer, steps.count, sizes.proprioception - 2 * sizes.joints)
+    behind = zeros(writer, steps.count, sizes.state - 2 * sizes.joints)
+    return (
+        writer.join(joints, velocities, rest, latent, axis=1),
+        writer.join(*before, behind, axis=1),
+        writer.op("Add", action, effort),
+    )
 
 
 def _plan_gradient(parts: _Parts, name: str) -> onnx.ModelProto:
     """``costs [N, K]``, and ``gradients [N, H, A]`` of their mean over draws by the actions."""
     writer, sizes = GraphWriter(), parts.sizes
     rollout = _roll_out(writer, parts)
-    states, actions, count = _flat(writer, rollout, sizes)
-    looked = _look(writer, parts, states, actions)
-    costs, ahead = _total(writer, parts, rollout, looked)
+    steps = _Stage.of_rollout(writer, parts, rollout)
+    costs, ahead = _total(writer, parts, rollout, steps)
     each = writer.shaped("step_weights", rollout.horizon, 1, 1)
-    stage = writer.shaped(writer.part("weights", 0, len(TERMS), 0), 1, 1, len(TERMS))
-    shape = writer.join(rollout.horizon, rollout.rows, writer.constant([len(TERMS)]))
+    stage = writer.shaped(writer.part("weights", 0, STAGE, 0), 1, 1, STAGE)
+    shape = writer.join(rollout.horizon, rollout.rows, writer.constant([STAGE]))
     vector = writer.op("Expand", writer.op("Mul", each, stage), shape)
-    by_state, by_action = _stage_gradient(
-        writer, parts, looked, writer.shaped(vector, count, len(TERMS)), count
+    by_state, by_before, by_action = _stage_gradient(
+        writer, parts, steps, writer.shaped(vector, steps.count, STAGE)
     )
-    by_state = writer.shaped(by_state, rollout.horizon, rollout.rows, sizes.state)
+    by_state, by_before = (
+        writer.shaped(by, rollout.horizon, rollout.rows, sizes.state)
+        for by in (by_state, by_before)
+    )
+    # A state is the one before of the next step; nothing can be done about where it all begins.
+    later = writer.part(by_before, 1, np.iinfo(np.int64).max, 0)
+    end = writer.op("Mul", writer.part(by_before, 0, 1, 0), writer.constant(np.float32(0)))
+    by_state = writer.op("Add", by_state, writer.join(later, end))
     by_action = writer.shaped(by_action, rollout.horizon, rollout.rows, sizes.actions)
     if parts.critic_adjoint is None:
-        width = writer.join(rollout.rows, writer.constant([sizes.state]))
-        begin = writer.op("Expand", writer.constant(np.zeros((1, 1), np.float32)), width)
+        begin = zeros(writer, rollout.rows, sizes.state)
     else:
         begin = writer.call(
             parts.critic_adjoint,
@@ -429,18 +424,19 @@ def _jacobian(parts: _Parts, name: str) -> onnx.ModelProto:
 def _cost_gradient(parts: _Parts, name: str) -> onnx.ModelProto:
     """Derivatives of weighted terms by states ``[M, S]`` and actions ``[M, A]``.
 
-    ``ahead [M, S]`` is that of what the critic foresees, weighted, by the states.
+    ``ahead [M, S]`` is that of what the critic foresees, weighted, by the states. Jerk is left
+    out: a step's cost is that of one state and one action here.
     """
     writer, sizes = GraphWriter(), parts.sizes
-    looked = _look(writer, parts, "state", "action")
-    count = writer.dimension("state", 0)
-    stage = writer.part("weights", 0, len(TERMS), 0)
-    vector = writer.op("Expand", stage, writer.join(count, writer.constant([len(TERMS)])))
-    by_state, by_action = _stage_gradient(writer, parts, looked, vector, count)
+    steps = _Stage.of(writer, parts, "state", "action", None)
+    count = steps.count
+    stage = writer.part("weights", 0, STAGE, 0)
+    vector = writer.op("Expand", stage, writer.join(count, writer.constant([STAGE])))
+    by_state, _, by_action = _stage_gradient(writer, parts, steps, vector)
     if parts.critic_adjoint is None:
         ahead = writer.op("Mul", by_state, writer.constant(np.float32(0)))
     else:
-        weight = writer.part("weights", len(TERMS), len(TERMS) + 1, 0)
+        weight = writer.part("weights", STAGE, STAGE + 1, 0)
         ahead = writer.call(
             parts.critic_adjoint,
             state="state",
@@ -450,9 +446,7 @@ def _cost_gradient(parts: _Parts, name: str) -> onnx.ModelProto:
     inputs = {
         "state": ["M", sizes.state],
         "action": ["M", sizes.actions],
-        **_goal_inputs(sizes),
-        "goal_encoded": [sizes.latent],
-        "weights": [len(TERMS) + 1],
+        **_weighed_inputs(sizes),
     }
     outputs = {
         "by_state": (by_state, ["M", sizes.state]),

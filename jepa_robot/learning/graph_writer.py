@@ -140,6 +140,18 @@ class GraphWriter:
         )
         return last, sequence
 
+    def branch(self, condition: str, then: tuple[GraphWriter, str], other: tuple[GraphWriter, str]):
+        """One of two outputs, each with what writes it: the first where ``condition [1]`` holds."""
+        graphs = []
+        for writer, output in (then, other):
+            kept = writer.op("Identity", output)
+            value = helper.make_tensor_value_info(kept, TensorProto.FLOAT, None)
+            graphs.append(helper.make_graph(writer.nodes, self.name("branch"), [], [value]))
+        chosen = self.name("if")
+        branches = dict(zip(("then_branch", "else_branch"), graphs, strict=True))
+        self.nodes.append(helper.make_node("If", [condition], [chosen], **branches))
+        return chosen
+
     def model(
         self, name: str, inputs: Mapping[str, list], outputs: Mapping[str, tuple[str, list]]
     ) -> onnx.ModelProto:

@@ -1,7 +1,8 @@
-"""Cost terms: differentiable functions of states and actions, which the fused graphs are made of.
+"""Tasks' cost terms: differentiable functions of states and actions, in the fused graphs.
 
 A term is registered under its name, and from then on in every bundle that is exported: in the cost
-of measured states, in that of imagined ones, and in the gradients that planners descend.
+of measured states, in that of imagined ones, and in the gradients that planners descend. Intrinsic
+terms are not among them: those are hard-wired (`jepa_robot.learning.intrinsic`).
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from jepa_robot.models import CRITIC
+from jepa_robot.models import CRITIC, INTRINSIC
 
-LIMIT_MARGIN = 0.1  # rad: nearer to a joint limit than this costs
 GOALS = ("goal_latent", "goal_position")
 SMALLEST = 1e-12  # squared distance; nearer than that there is no way down
 
@@ -24,7 +24,7 @@ class Seen(NamedTuple):
 
     Joint positions ``[M, J]`` (rad), the actions ``[M, A]`` that led there, latents ``[M, D]``,
     what the readout gives in units of what costs 1, ``[M, G]``; the goal's latent ``[D]`` and
-    position ``[G]`` in the same units; joint limits ``[J]`` (rad).
+    position ``[G]`` in the same units.
     """
 
     joints: Tensor
@@ -33,8 +33,6 @@ class Seen(NamedTuple):
     position: Tensor
     goal_latent: Tensor
     goal_position: Tensor
-    lower: Tensor
-    upper: Tensor
 
 
 Term = Callable[[Seen], Tensor]
@@ -52,7 +50,7 @@ def term(name: str, needs: str = "") -> Callable[[Term], Term]:
     Raises:
         ValueError: the name is taken, or there is no such goal.
     """
-    if name in (*TERMS, CRITIC):
+    if name in (*INTRINSIC, *TERMS, CRITIC):
         raise ValueError(f"cost term {name!r} is registered already, expected another name")
     if needs not in ("", *GOALS):
         raise ValueError(f"cost term {name!r} needs {needs!r}, expected one of {GOALS} or nothing")
@@ -62,19 +60,6 @@ def term(name: str, needs: str = "") -> Callable[[Term], Term]:
         return function
 
     return register
-
-
-@term("joint_limits")
-def joint_limits(seen: Seen) -> Tensor:
-    """``Σ max(1 - margin / 0.1 rad, 0)²`` over the joints."""
-    margin = torch.minimum(seen.joints - seen.lower, seen.upper - seen.joints)
-    return torch.relu(1 - margin / LIMIT_MARGIN).square().sum(dim=1)
-
-
-@term("effort")
-def effort(seen: Seen) -> Tensor:
-    """``|a|²``."""
-    return seen.action.square().sum(dim=1)
 
 
 @term("goal_latent", needs="goal_latent")
@@ -96,5 +81,5 @@ def goal_distance(seen: Seen) -> Tensor:
 
 
 def all_terms(*seen: Tensor) -> Tensor:
-    """Every term in the order of registration: ``[M, T]``."""
+    """Every registered term in the order of registration: ``[M, T]``."""
     return torch.stack([function(Seen(*seen)) for function in TERMS.values()], dim=1)

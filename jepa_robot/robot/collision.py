@@ -87,6 +87,20 @@ class Clearance:
         rows = (np.array(wrenches) @ self._kinematics.place(positions).J) * self._moves[pair]
         return self._kinematics.from_tree_order(rows[1] - rows[0])
 
+    def shapes_of(self, joint: int) -> list[pinocchio.GeometryObject]:
+        """What a joint of Pinocchio's model moves; of 0, what stands, but for obstacles."""
+        shapes = list(self._geometry.geometryObjects)[: self._first_box]
+        return [shape for shape in shapes if shape.parentJoint == joint]
+
+    def keeps_apart(self, joint: int, other: int) -> bool:
+        """Whether all that one joint moves is kept apart from all that another moves."""
+        joints = [shape.parentJoint for shape in self._geometry.geometryObjects]
+        mine, others = (
+            [i for i in range(self._first_box) if joints[i] == j] for j in (joint, other)
+        )
+        pairs = {frozenset((p.first, p.second)) for p in self._geometry.collisionPairs}
+        return all(frozenset((one, two)) in pairs for one in mine for two in others)
+
     def is_obstacle(self, pair: int) -> bool:
         """Whether a pair is a link and an obstacle, not two links."""
         return pair >= self._first_obstacle
@@ -124,7 +138,7 @@ class Clearance:
                     self._geometry.addCollisionPair(pinocchio.CollisionPair(one, other))
 
     def _add_obstacle_pairs(self) -> None:
-        base = self._kinematics.base_placement
+        base, self._first_box = self._kinematics.base_placement, len(self._links)
         moving = [i for i, s in enumerate(self._geometry.geometryObjects) if s.parentJoint > 0]
         for obstacle in self._contract.safety.obstacles:
             lower, upper = np.array(obstacle.lower), np.array(obstacle.upper)

@@ -1,0 +1,127 @@
+"""The intrinsic terms in torch: where ``modules/intrinsic.onnx`` and the fused graphs come from."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jepa_robot.modules.intrinsic import LAYOUT, LINKS, SPHERES
+
+LIMIT_MARGIN = 0.1  # rad: nearer to a joint limit than this costs
+OUTSIDE = 0.1  # m: out of the workspace by this costs 1
+SMALLEST = 1e-12  # squared m; nearer than that there is no way down
+
+
+class Moved(NamedTuple):
+    """What M states have of the body, ``[M, JOINTS]`` each: now, and a step before.
+
+    ``action`` ``[M, A]`` led there, ``surprise`` ``[M]`` came with it; ``limits`` ``[L]``.
+    """
+
+    joints: Tensor
+    velocities: Tensor
+    joints_before: Tensor
+    velocities_before: Tensor
+    action: Tensor
+    surprise: Tensor
+    limits: Tensor
+
+
+def unpack(limits: Tensor) -> dict[str, Tensor]:
+    """``[L]`` as named parts."""
+    parts, start = {}, 0
+    for name, shape in LAYOUT.items():
+        end = start + int(np.prod(shape))
+        parts[name] = limits[start:end].reshape(shape)
+        start = end
+    return parts
+
+
+def comfort(*moved: Tensor) -> Tensor:
+    """What motion costs, ``[M, 5]``: joint limits, speed, effort, jerk, surprise.
+
+    ``Σ max(1 - margin / 0.1 rad, 0)²``; ``Σ (q̇ / q̇_max)²``; ``|a|²``; ``Σ (q⃛ Δt² / 6 q̇_max)²``
+    of the cubic through both states, 1 for a joint that is at its full speed at once; the surprise
+    as it comes.
+    """
+    seen = Moved(*moved)
+    of = unpack(seen.limits)
+    margin = torch.minimum(seen.joints - of["lower"], of["upper"] - seen.joints)
+    gone = 2 * (seen.joints - seen.joints_before) / of["step"]
+    jerk = (seen.velocities_before + seen.velocities - gone) * of["slowness"]
+    terms = [
+        torch.relu(1 - margin / LIMIT_MARGIN).square().sum(dim=1),
+        (seen.velocities * of["slowness"]).square().sum(dim=1),
+        seen.action.square().sum(dim=1),
+        jerk.square().sum(dim=1),
+        seen.surprise,
+    ]
+    return torch.stack(terms, dim=1)
+
+
+def clearance(joints: Tensor, limits: Tensor) -> Tensor:
+    """What places cost, ``[M, 3]``: self-collision, obstacles, leaving the workspace.
+
+    ``Σ max(1 - d / d_near, 0)²`` over distances d of spheres that links are made of, from those of
+    links that are no neighbours, and from boxes; ``Σ max(x - upper, lower - x, 0)² / (0.1 m)²`` of
+    the hand.
+    """
+    of = unpack(limits)
+    places, hand = place(joints, of)
+    selves = between_links(places, of)
+    boxes = from_boxes(places, of)
+    lower, upper = of["workspace"]
+    outside = torch.relu(hand - upper) + torch.relu(lower - hand)
+    near = of["near"]
+    terms = [
+        sum(torch.relu(1 - d / near).square().flatten(1) @ kept for d, kept in selves),
+        torch.relu(1 - boxes / near).square().flatten(1).sum(dim=1),
+        (outside / OUTSIDE).square().sum(dim=1),
+    ]
+    return torch.stack(terms, dim=1)
+
+
+def place(joints: Tensor, of: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Centres of spheres ``[M, LINKS, SPHERES, 3]`` and the hand ``[M, 3]`` (m, base frame)."""
+    count = joints.shape[0]
+    chain = joints @ of["order"]
+    centres = of["spheres"][:, :, :3]
+    points = of["tip"].reshape(1, 1, 3).expand(count, 1, 3)
+    for joint in reversed(range(LINKS - 1)):
+        mine = centres[joint + 1].unsqueeze(0).expand(count, SPHERES, 3)
+        points = torch.cat([points, mine], dim=1)
+        angle = chain[:, joint : joint + 1].unsqueeze(2)
+        kept, turned, lifted = (points @ of["turns"][joint]).split(3, dim=2)
+        points = kept + angle.sin() * turned + (1 - angle.cos()) * lifted
+        points = points + of["shifts"][joint, 0] + angle * of["shifts"][joint, 1]
+    still = centres[0].unsqueeze(0).expand(count, SPHERES, 3)
+    hand, *links = points.split([1] + [SPHERES] * (LINKS - 1), dim=1)
+    return torch.stack([still, *links[::-1]], dim=1), hand[:, 0]
+
+
+def between_links(places: Tensor, of: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Distances (m) of each link's spheres from those of links farther out, and which count."""
+    radii, found = of["spheres"][:, :, 3], []
+    for link in range(LINKS - 2):
+        rest = LINKS - 2 - link
+        others = places[:, link + 2 :].reshape(-1, 1, rest * SPHERES, 3)
+        away = places[:, link].unsqueeze(2) - others
+        far = away.square().sum(dim=3).clamp(min=SMALLEST).sqrt()
+        far = far - radii[link].reshape(1, SPHERES, 1) - radii[link + 2 :].reshape(1, 1, -1)
+        kept = of["apart"][link, link + 2 :].reshape(1, rest, 1).expand(SPHERES, rest, SPHERES)
+        found.append((far, kept.reshape(-1)))
+    return found
+
+
+def from_boxes(places: Tensor, of: dict[str, Tensor]) -> Tensor:
+    """Distances (m) of all moving spheres from all boxes, ``[M, spheres, BOXES]``."""
+    lower, upper = of["boxes"][:, 0], of["boxes"][:, 1]
+    centres = places[:, 1:].reshape(-1, (LINKS - 1) * SPHERES, 1, 3)
+    beyond = (centres - (lower + upper) / 2).abs() - (upper - lower) / 2
+    outside = torch.relu(beyond).square().sum(dim=3).clamp(min=SMALLEST).sqrt()
+    x, y, z = beyond.unbind(dim=3)
+    inside = -torch.relu(-torch.maximum(x, torch.maximum(y, z)))
+    return outside + inside - of["spheres"][1:, :, 3].reshape(1, -1, 1)
