@@ -45,6 +45,10 @@ def set_at(data, path, value):
         (["rates", "safety"], 5, ["rates.safety is 5", "10"]),
         (["workspace", "lower"], [0.7, 0, 0], ["workspace.lower", "below upper"]),
         (["controller", "type"], "magic", ["controller.type is 'magic'", "forward_position"]),
+        (["intrinsic"], {"effort": [2, 1]}, ["intrinsic.effort is [2, 1]", "[least, most]"]),
+        (["intrinsic"], {"effort": 1}, ["intrinsic.effort is 1", "a list of 2 numbers"]),
+        (["intrinsic"], {"effort": [0, 1e7]}, ["intrinsic.effort", "weights from 0 to 1e+06"]),
+        (["intrinsic"], {"fun": [0, 1]}, ["intrinsic.fun is not a known field", "effort"]),
         (["colour"], "red", ["colour is not a known field"]),
     ],
 )

@@ -129,6 +129,28 @@ def test_what_the_critic_foresees_counts_after_the_last_state(bundle, contract):
     np.testing.assert_allclose(cost.total(states, np.zeros((2, 3, 3), np.float32)), [2, 6])
 
 
+def bounded(contract):
+    return dataclasses.replace(contract, intrinsic=(("joint_limits", 0.5, 2.0),))
+
+
+def test_an_intrinsic_term_that_is_not_named_weighs_the_least_that_it_may(bundle, contract):
+    config = CostConfig.for_bundle({"weights": {"effort": 3.0}}, bundle, bounded(contract))
+    weights = dict(zip(bundle.terms, config.weights, strict=True))
+    assert (weights["joint_limits"], weights["effort"]) == (0.5, 3.0)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.4, 2.1, -1.0, 1e9])
+def test_an_intrinsic_term_cannot_be_weighed_out_of_its_bounds(weight, bundle, contract):
+    """Not by a task, and not by who sends a configuration without asking the configurator."""
+    said = rf"weights.joint_limits is {weight}, expected 0.5 to 2, the bounds that the contract of"
+    section, task = {"weights": {"joint_limits": weight}}, load_task("reach")
+    with pytest.raises(InvalidConfiguration, match=f"cost.{said}"):
+        CostConfig.for_bundle(section, bundle, bounded(contract))
+    task = dataclasses.replace(task, weights=section["weights"])
+    with pytest.raises(InvalidTask, match=said):
+        Configurator(bounded(contract), bundle).sections(task)
+
+
 def test_a_critic_that_is_not_there_cannot_be_weighed(tmp_path, contract):
     bundle = Bundle(tiny_bundle.build(tmp_path / "uncritical", contract, has_critic=False))
     with pytest.raises(InvalidConfiguration, match=r"cost_to_go is 2.0, expected 0: .* no critic"):

@@ -254,7 +254,7 @@ class Planner:
         weights: Mapping[str, float] = MappingProxyType(WEIGHTS),
         planner: Mapping = MappingProxyType({}),
     ) -> None:
-        self._bundle, self._latent_size, self._seed = bundle, bundle.latent_size, seed
+        self._bundle, self._contract, self._seed = bundle, contract, seed
         self._weights, self._settings = dict(weights), dict(planner)
         self._readout = bundle.session("readout") if bundle.has("readout") else None
         self._cost = Cost(bundle, contract)
@@ -266,10 +266,10 @@ class Planner:
         if self._readout is not None:
             meant["position"] = self._readout(latent=goal[None])[0]
         section = {"weights": self._weights, "goal": meant}
-        self._cost.configure(CostConfig.for_bundle(section, self._bundle))
+        self._cost.configure(CostConfig.for_bundle(section, self._bundle, self._contract))
         self._seed += 1
         settings = {"mode": MODE_2, "seed": self._seed, "planner": self._settings}
         self._actor.configure(
-            ActorConfig.from_section({**settings, "goal_latent": goal}, self._latent_size)
+            ActorConfig.from_section({**settings, "goal_latent": goal}, self._bundle.latent_size)
         )
         return self._actor.act(state)[0]

@@ -23,7 +23,7 @@ class InProcessAgent:
     def __init__(self, contract: RobotContract, bundle: Bundle) -> None:
         bundle.check_fits(contract)
         self.configurator = Configurator(contract, bundle)
-        self._bundle = bundle
+        self._bundle, self._contract = bundle, contract
         self._perception = Perception(bundle)
         self._cost = Cost(bundle, contract)
         self._actor = Actor(bundle, WorldModel(bundle), self._cost)
@@ -32,7 +32,8 @@ class InProcessAgent:
     def begin(self, task: Task) -> None:
         """Take up a task with its goal, as the configurator gives it, and forget what was."""
         sections = self.configurator.sections(task)
-        self._cost.configure(CostConfig.for_bundle(sections["cost"], self._bundle))
+        cost = CostConfig.for_bundle(sections["cost"], self._bundle, self._contract)
+        self._cost.configure(cost)
         known = (self._bundle.latent_size, self._bundle.precisions)
         self._actor.configure(ActorConfig.from_section(sections["actor"], *known))
         self._perception.forget()

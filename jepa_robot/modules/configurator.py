@@ -23,7 +23,7 @@ from jepa_robot.modules.actor import (
 )
 from jepa_robot.modules.cost import InvalidConfiguration, finite
 from jepa_robot.modules.perception import Perception
-from jepa_robot.robot.contract import RobotContract
+from jepa_robot.robot.contract import MOST_WEIGHT, RobotContract
 from jepa_robot.validation import InvalidFile, Section
 
 SCHEMA = 1
@@ -147,7 +147,7 @@ def _read(section: Section) -> Task:
     task = Task(
         name=section.text("name"),
         mode=mode,
-        weights={term: weights.number(term, low=0, high=1e6) for term in weights},
+        weights={term: weights.number(term, low=0, high=MOST_WEIGHT) for term in weights},
         planner=planner,
         seed=section.integer("seed", 0),
         replan=section.text("replan", REPLANNING[0], choices=REPLANNING),
@@ -253,6 +253,10 @@ class Configurator:
                 f"weights names {unknown}, expected some of {list(self._bundle.terms)}, the terms "
                 f"of bundle {self._bundle.id}"
             )
+        try:
+            self._contract.weigh(task.weights)
+        except ValueError as error:
+            raise InvalidTask(str(error)) from error
         if task.precision not in self._bundle.precisions:
             raise InvalidTask(
                 f"precision is {task.precision!r}, expected one that bundle {self._bundle.id} has: "

@@ -35,15 +35,18 @@ class CostConfig:
     goal_encoded: np.ndarray | None
 
     @classmethod
-    def for_bundle(cls, section: Mapping, bundle: Bundle) -> CostConfig:
+    def for_bundle(
+        cls, section: Mapping, bundle: Bundle, contract: RobotContract | None = None
+    ) -> CostConfig:
         """Check a section: ``weights`` by term, and ``goal``.
 
         A goal may have ``latent`` [D], ``position`` [G], as the readout gives it, and ``encoded``
-        [D].
+        [D]. Intrinsic terms that are not weighed weigh the least that the contract allows.
 
         Raises:
-            InvalidConfiguration: unknown term, or a value of the wrong size or not finite; or what
-                the critic foresees is weighed, and the bundle has none.
+            InvalidConfiguration: unknown term, or a value of the wrong size or not finite; an
+                intrinsic term is out of the contract's bounds; or what the critic foresees is
+                weighed, and the bundle has none.
         """
         weights, terms = section.get("weights", {}), list(bundle.terms)
         unknown = sorted(name for name, weight in weights.items() if name not in terms)
@@ -58,6 +61,12 @@ class CostConfig:
                 "critic"
             )
         goal = section.get("goal", {})
+        finite("cost.weights", [weights.get(term, 0.0) for term in terms], len(terms))
+        if contract is not None:
+            try:
+                weights = contract.weigh(weights)
+            except ValueError as error:
+                raise InvalidConfiguration(f"cost.{error}") from error
         return cls(
             finite("cost.weights", [weights.get(term, 0.0) for term in terms], len(terms)),
             optional("cost.goal.latent", goal.get("latent"), bundle.latent_size),

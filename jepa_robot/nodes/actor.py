@@ -110,7 +110,7 @@ class ActorNode(AgentNode):
         config = ActorConfig.from_section(sections["actor"], bundle.latent_size, bundle.precisions)
         if self._requests:
             check_distributable(config.planner_name)
-        return config, CostConfig.for_bundle(sections["cost"], bundle)
+        return config, CostConfig.for_bundle(sections["cost"], bundle, self.contract)
 
     def apply(self, parsed: tuple[ActorConfig, CostConfig]) -> None:
         with self._wake:

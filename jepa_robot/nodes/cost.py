@@ -37,7 +37,7 @@ class CostNode(AgentNode):
         self.subscribe(Image, requests.ROLLOUTS, self._on_rollouts, COMMAND)
 
     def parse(self, sections: dict, bundle: Bundle) -> CostConfig:
-        return CostConfig.for_bundle(sections["cost"], bundle)
+        return CostConfig.for_bundle(sections["cost"], bundle, self.contract)
 
     def apply(self, parsed: CostConfig) -> None:
         self._cost.configure(parsed)

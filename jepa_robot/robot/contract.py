@@ -33,6 +33,10 @@ CONTROLLERS = (
 COASTING_CONTROLLERS = ("forward_velocity", "servo_twist")
 
 
+INTRINSIC = ("joint_limits", "effort")  # cost terms of the body, which tasks weigh within bounds
+MOST_WEIGHT = 1e6  # of a cost term
+
+
 class InvalidContract(InvalidFile):
     """A robot contract that cannot be used; the message names field, value and expectation."""
 
@@ -195,7 +199,10 @@ class Safety:
 
 @dataclass(frozen=True)
 class RobotContract:
-    """A robot arm as everything in this package sees it."""
+    """A robot arm as everything in this package sees it.
+
+    ``intrinsic``: names of intrinsic cost terms, and the least and the most that they weigh.
+    """
 
     name: str
     urdf: str
@@ -212,6 +219,7 @@ class RobotContract:
     watchdogs: Watchdogs
     workspace: tuple[tuple[float, float, float], tuple[float, float, float]]
     safety: Safety
+    intrinsic: tuple[tuple[str, float, float], ...]
     source: str
     lines: dict[str, int] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
@@ -223,6 +231,22 @@ class RobotContract:
     def moves_gripper(self) -> bool:
         """Whether actions do, and its opening is measured."""
         return moves_gripper(self.interface())
+
+    def weigh(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """Weights by cost term, with the least of intrinsic terms that are not named.
+
+        Raises:
+            ValueError: an intrinsic term weighs less or more than it may; names it.
+        """
+        weighed = dict(weights)
+        for term, least, most in self.intrinsic:
+            weight = weighed.setdefault(term, least)
+            if not least <= weight <= most:
+                raise ValueError(
+                    f"weights.{term} is {weight!r}, expected {least:g} to {most:g}, the bounds "
+                    f"that the contract of {self.name} sets for this intrinsic term"
+                )
+        return weighed
 
     def limits(self, field: str) -> np.ndarray:
         """``[J]`` of ``lower``, ``upper``, ``velocity``, ``acceleration`` or ``jerk``."""

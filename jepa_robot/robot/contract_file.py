@@ -8,6 +8,8 @@ from jepa_robot.robot.contract import (
     COASTING_CONTROLLERS,
     CONTROLLERS,
     GRIPPER_CHANNEL,
+    INTRINSIC,
+    MOST_WEIGHT,
     SCHEMA,
     TWIST_CHANNELS,
     ActionChannel,
@@ -69,6 +71,7 @@ def read_contract(root: Section) -> RobotContract:
         watchdogs=_watchdogs(root.section("watchdogs")),
         workspace=_workspace(root.section("workspace")),
         safety=_safety(root.section("safety")),
+        intrinsic=_intrinsic(root.section("intrinsic", {})),
         source=root.source,
         lines=root.lines,
     )
@@ -274,6 +277,19 @@ def _safety(section: Section) -> Safety:
     )
     section.end()
     return safety
+
+
+def _intrinsic(section: Section) -> tuple:
+    bounds = []
+    for term in INTRINSIC:
+        if section.value(term, None) is None:
+            continue
+        least, most = section.numbers(term, 2)
+        if not 0 <= least <= most <= MOST_WEIGHT:
+            raise section.fail(term, f"[least, most], weights from 0 to {MOST_WEIGHT:g}")
+        bounds.append((term, least, most))
+    section.end()
+    return tuple(bounds)
 
 
 def _obstacle(section: Section) -> Obstacle:

@@ -231,11 +231,15 @@ def test_a_configuration_that_a_module_refuses_is_told(start, tiny):
             "cost": {"weights": {"magic": 1}},
             **{name: {} for name in ("perception", "world_model", "memory")},
         }
-        configuration = {"activation": 0, "task": "", "sections": sections}
-        for version, bundle in ((98, "x"), (99, bundle_id)):
-            rogue.publish(
-                String(data=json.dumps({**configuration, "version": version, "bundle": bundle}))
-            )
+        careless = {**sections, "actor": {}, "cost": {"weights": {"joint_limits": 0}}}
+        for version, bundle, said in (
+            (98, "x", sections),
+            (99, bundle_id, sections),
+            (100, bundle_id, careless),
+        ):
+            configuration = {"version": version, "bundle": bundle, "sections": said}
+            configuration |= {"activation": 0, "task": ""}
+            rogue.publish(String(data=json.dumps(configuration)))
             client.wait(
                 lambda version=version: (
                     {a["node"] for a in acks if a["version"] == version} >= {"actor", "cost"}
@@ -246,6 +250,8 @@ def test_a_configuration_that_a_module_refuses_is_told(start, tiny):
         assert "it is for bundle 'x', expected 'tiny-" in errors[98, "cost"]
         assert "actor.mode is 7" in errors[99, "actor"]
         assert "names ['magic']" in errors[99, "cost"]
+        for node in ("actor", "cost"):  # no way round the configurator
+            assert "cost.weights.joint_limits is 0, expected 0.1 to 100" in errors[100, node]
 
 
 def test_a_tasks_deadline_is_kept_and_what_it_costs_is_counted(start):
