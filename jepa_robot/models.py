@@ -53,7 +53,7 @@ import numpy as np
 
 from jepa_robot import resources
 from jepa_robot.files import sha256, write_atomically
-from jepa_robot.robot.contract import RobotContract, measured_size
+from jepa_robot.robot.contract import INTRINSIC, RobotContract, measured_size
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -76,11 +76,6 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-# The first cost terms, hard-wired: of the body and its motion. See `jepa_robot.modules.intrinsic`.
-INTRINSIC = (
-    *("joint_limits", "speed", "effort", "jerk", "surprise"),
-    *("self_collision", "obstacles", "workspace"),
-)
 CRITIC = "cost_to_go"  # the last cost term: what the critic foresees
 FIELDS = (
     *("id", "latent_size", "image_size", "joints", "cameras", "actions", "time_step"),

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from jepa_robot.learning.fusing import Sizes
+from jepa_robot.learning.fusing import Sizes, stage_size
+from jepa_robot.learning.intrinsic import clearance, comfort
 from jepa_robot.learning.networks import Agent
-from jepa_robot.learning.terms import TERMS, all_terms
+from jepa_robot.learning.terms import all_terms
+from jepa_robot.modules.intrinsic import JOINTS, limits_of
 
 CANDIDATES, DRAWS, HORIZON = 7, 2, 4
 
@@ -25,11 +27,10 @@ def imagined_costs(agent: Agent, sizes: Sizes, inputs: Mapping[str, Tensor]) -> 
     actions = actions.repeat_interleave(draws, dim=0)
     z = z.flatten(0, 1)
     weights, steps = inputs["weights"], inputs["step_weights"]
-    known = (inputs[name] for name in ("goal_latent", "goal_position", "lower", "upper"))
-    goal_latent, goal_position, lower, upper = known
+    goal_latent, goal_position = inputs["goal_latent"], inputs["goal_position"]
     total = torch.zeros(len(state))
     for step in range(horizon):
-        state = agent.predictor(state, actions[:, step], z[:, step])
+        before, state = state, agent.predictor(state, actions[:, step], z[:, step])
         latent = state[:, sizes.proprioception :]
         position = agent.readout(latent) / sizes.unit if sizes.goal else latent[:, :0]
         terms = all_terms(
@@ -39,14 +40,31 @@ def imagined_costs(agent: Agent, sizes: Sizes, inputs: Mapping[str, Tensor]) -> 
             position,
             goal_latent,
             goal_position / sizes.unit,
-            lower,
-            upper,
         )
+        terms = torch.cat([_intrinsic(sizes, before, state, actions[:, step], inputs), terms], 1)
         total = total + steps[step] * (terms @ weights[:-1])
     if agent.critic.is_trained:
         goal = inputs["goal_encoded"].expand(len(state), -1)
         total = total + steps[-1] * weights[-1] * agent.critic(state, goal)
     return total.unflatten(0, (count, draws))
+
+
+def _intrinsic(
+    sizes: Sizes, before: Tensor, state: Tensor, action: Tensor, inputs: Mapping[str, Tensor]
+) -> Tensor:
+    """The intrinsic terms ``[R, len(INTRINSIC)]`` of a step."""
+    joints, limits = sizes.joints, inputs["limits"]
+    now, past = (
+        [
+            nn.functional.pad(states[:, begin : begin + joints], (0, JOINTS - joints))
+            for begin in (0, joints)
+        ]
+        for states in (state, before)
+    )
+    surprise = torch.zeros(len(state))
+    return torch.cat(
+        [comfort(*now, *past, action, surprise, limits), clearance(now[0], limits)], dim=1
+    )
 
 
 def fused_parity(folder: Path, sizes: Sizes, agent: Agent, states: Tensor) -> dict[str, float]:
@@ -82,7 +100,10 @@ def _inputs(sizes: Sizes, states: Tensor) -> dict[str, Tensor]:
     def drawn(*shape: int) -> Tensor:
         return torch.randn(shape, generator=random)
 
-    limits = states[:, : sizes.joints]
+    limits = torch.from_numpy(limits_of(None).copy())
+    felt = states[:, : sizes.joints]
+    for row, ends in enumerate((felt.amin(dim=0), felt.amax(dim=0), torch.ones(sizes.joints))):
+        limits[row * JOINTS : row * JOINTS + sizes.joints] = ends
     last = states[-1, sizes.proprioception :]
     return {
         "state": states[:count],
@@ -91,8 +112,7 @@ def _inputs(sizes: Sizes, states: Tensor) -> dict[str, Tensor]:
         "goal_latent": last,
         "goal_position": drawn(sizes.goal),
         "goal_encoded": last,
-        "lower": limits.amin(dim=0),
-        "upper": limits.amax(dim=0),
-        "weights": drawn(len(TERMS) + 1).abs(),
+        "limits": limits,
+        "weights": drawn(stage_size() + 1).abs(),
         "step_weights": drawn(HORIZON).abs(),
     }

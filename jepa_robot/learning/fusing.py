@@ -1,9 +1,9 @@
 """Fuses a bundle's graphs: a rollout and what it costs, and its gradient, each in one ONNX graph.
 
 Put together from the graphs that a bundle has anyway, so that every bundle can be planned with, and
-from cost terms: the intrinsic ones and those that are registered. The horizon is the length of a Scan, so that it and the number of
-candidates are free. The gradient goes back along the horizon with an adjoint state, as in Bryson &
-Ho, "Applied optimal control" (1975), section 2.2.
+from cost terms: the intrinsic ones and those that are registered. The horizon is the length of a
+Scan, so that it and the number of candidates are free. The gradient goes back along the horizon
+with an adjoint state, as in Bryson & Ho, "Applied optimal control" (1975), section 2.2.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ import torch
 
 from jepa_robot.learning.graph_parts import Function, adjoint_graph, exported
 from jepa_robot.learning.graph_writer import GraphWriter
-from jepa_robot.learning.intrinsic_graphs import IntrinsicGraphs, body_of, zeros
+from jepa_robot.learning.intrinsic_graphs import body_of, intrinsic_graphs, zeros
 from jepa_robot.learning.networks import Agent, AgentShape
 from jepa_robot.learning.quantizing import quantize
 from jepa_robot.learning.terms import TERMS, Seen, all_terms
-from jepa_robot.models import INTRINSIC
 from jepa_robot.modules.intrinsic import SIZE
+from jepa_robot.robot.contract import INTRINSIC
 
 SEEN = Seen._fields
 DERIVED = ("joints", "action", "latent", "position")  # by which terms are derived
-STAGE = len(INTRINSIC) + len(TERMS)  # terms of each step
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,11 @@ def fuse(folder: Path, sizes: Sizes, agent: Agent | None = None) -> None:
         quantize(folder / "plan.onnx", folder / "plan_int8.onnx")
 
 
+def stage_size() -> int:
+    """How many terms each step has: those that are registered can be more each time."""
+    return len(INTRINSIC) + len(TERMS)
+
+
 class _Parts:
     """The graphs that others are made of; derivatives where there is an agent."""
 
@@ -86,7 +90,7 @@ class _Parts:
         self.critic = _load(folder / "critic.onnx")
         seen, rows = _seen(sizes), SEEN[: len(DERIVED)]
         self.terms = exported(Function(all_terms), seen, ["terms"], rows)
-        self.intrinsic = IntrinsicGraphs(sizes.actions, has_derivatives=agent is not None)
+        self.intrinsic = intrinsic_graphs(sizes.actions, agent is not None)
         if agent is None:
             return
         agent.eval()
@@ -127,7 +131,7 @@ def _weighed_inputs(sizes: Sizes) -> dict[str, list]:
         **_goal_inputs(sizes),
         "goal_encoded": [sizes.latent],
         "limits": [SIZE],
-        "weights": [STAGE + 1],
+        "weights": [stage_size() + 1],
     }
 
 
@@ -247,11 +251,13 @@ def _total(writer: GraphWriter, parts: _Parts, rollout: _Rollout, steps: _Stage)
     """Costs ``[R]``, and how much the critic counts ``[1]``."""
     intrinsic = parts.intrinsic.terms(writer, steps.moved)
     terms = writer.join(intrinsic, writer.call(parts.terms, **steps.looked)[0], axis=1)
-    stage = writer.op("Unsqueeze", writer.part("weights", 0, STAGE, 0), writer.constant([1]))
+    stage = writer.op("Unsqueeze", writer.part("weights", 0, stage_size(), 0), writer.constant([1]))
     costs = writer.shaped(writer.op("MatMul", terms, stage), rollout.horizon, rollout.rows)
     each = writer.op("Unsqueeze", "step_weights", writer.constant([1]))
     total = writer.op("ReduceSum", writer.op("Mul", costs, each), writer.constant([0]), keepdims=0)
-    ahead = writer.op("Mul", writer.part("weights", STAGE, STAGE + 1, 0), _last(writer))
+    ahead = writer.op(
+        "Mul", writer.part("weights", stage_size(), stage_size() + 1, 0), _last(writer)
+    )
     if parts.critic is None:
         return total, ahead
     foreseen = writer.call(
@@ -296,7 +302,7 @@ def _stage_gradient(
     By states ``[M, S]``, by states before, and by actions ``[M, A]``.
     """
     sizes, looked = parts.sizes, steps.looked
-    tasks = writer.part(vector, len(INTRINSIC), STAGE, 1)
+    tasks = writer.part(vector, len(INTRINSIC), stage_size(), 1)
     joints, action, latent, position = writer.call(parts.terms_adjoint, **looked, v=tasks)
     hard_wired = writer.part(vector, 0, len(INTRINSIC), 1)
     body, effort = parts.intrinsic.gradient(writer, steps.moved, hard_wired)
@@ -324,11 +330,11 @@ def _plan_gradient(parts: _Parts, name: str) -> onnx.ModelProto:
     steps = _Stage.of_rollout(writer, parts, rollout)
     costs, ahead = _total(writer, parts, rollout, steps)
     each = writer.shaped("step_weights", rollout.horizon, 1, 1)
-    stage = writer.shaped(writer.part("weights", 0, STAGE, 0), 1, 1, STAGE)
-    shape = writer.join(rollout.horizon, rollout.rows, writer.constant([STAGE]))
+    stage = writer.shaped(writer.part("weights", 0, stage_size(), 0), 1, 1, stage_size())
+    shape = writer.join(rollout.horizon, rollout.rows, writer.constant([stage_size()]))
     vector = writer.op("Expand", writer.op("Mul", each, stage), shape)
     by_state, by_before, by_action = _stage_gradient(
-        writer, parts, steps, writer.shaped(vector, steps.count, STAGE)
+        writer, parts, steps, writer.shaped(vector, steps.count, stage_size())
     )
     by_state, by_before = (
         writer.shaped(by, rollout.horizon, rollout.rows, sizes.state)
@@ -430,13 +436,13 @@ def _cost_gradient(parts: _Parts, name: str) -> onnx.ModelProto:
     writer, sizes = GraphWriter(), parts.sizes
     steps = _Stage.of(writer, parts, "state", "action", None)
     count = steps.count
-    stage = writer.part("weights", 0, STAGE, 0)
-    vector = writer.op("Expand", stage, writer.join(count, writer.constant([STAGE])))
+    stage = writer.part("weights", 0, stage_size(), 0)
+    vector = writer.op("Expand", stage, writer.join(count, writer.constant([stage_size()])))
     by_state, _, by_action = _stage_gradient(writer, parts, steps, vector)
     if parts.critic_adjoint is None:
         ahead = writer.op("Mul", by_state, writer.constant(np.float32(0)))
     else:
-        weight = writer.part("weights", STAGE, STAGE + 1, 0)
+        weight = writer.part("weights", stage_size(), stage_size() + 1, 0)
         ahead = writer.call(
             parts.critic_adjoint,
             state="state",

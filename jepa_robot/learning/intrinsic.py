@@ -107,7 +107,7 @@ def between_links(places: Tensor, of: dict[str, Tensor]) -> list[tuple[Tensor, T
     radii, found = of["spheres"][:, :, 3], []
     for link in range(LINKS - 2):
         rest = LINKS - 2 - link
-        others = places[:, link + 2 :].reshape(-1, 1, rest * SPHERES, 3)
+        others = places[:, link + 2 :].flatten(1, 2).unsqueeze(1)
         away = places[:, link].unsqueeze(2) - others
         far = away.square().sum(dim=3).clamp(min=SMALLEST).sqrt()
         far = far - radii[link].reshape(1, SPHERES, 1) - radii[link + 2 :].reshape(1, 1, -1)
@@ -119,7 +119,7 @@ def between_links(places: Tensor, of: dict[str, Tensor]) -> list[tuple[Tensor, T
 def from_boxes(places: Tensor, of: dict[str, Tensor]) -> Tensor:
     """Distances (m) of all moving spheres from all boxes, ``[M, spheres, BOXES]``."""
     lower, upper = of["boxes"][:, 0], of["boxes"][:, 1]
-    centres = places[:, 1:].reshape(-1, (LINKS - 1) * SPHERES, 1, 3)
+    centres = places[:, 1:].flatten(1, 2).unsqueeze(2)
     beyond = (centres - (lower + upper) / 2).abs() - (upper - lower) / 2
     outside = torch.relu(beyond).square().sum(dim=3).clamp(min=SMALLEST).sqrt()
     x, y, z = beyond.unbind(dim=3)

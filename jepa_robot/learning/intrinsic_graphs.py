@@ -6,6 +6,8 @@ changes its hash, and with it what bundles are compared with.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import onnx
 import torch
@@ -13,14 +15,20 @@ import torch
 from jepa_robot.learning.graph_parts import Function, adjoint_graph, exported
 from jepa_robot.learning.graph_writer import GraphWriter
 from jepa_robot.learning.intrinsic import Moved, clearance, comfort
-from jepa_robot.models import INTRINSIC
 from jepa_robot.modules.intrinsic import GRAPH, JOINTS, SIZE
+from jepa_robot.robot.contract import INTRINSIC
 
 BODY = Moved._fields[:4]  # positions and velocities, now and before
 ROWS = Moved._fields[:6]
 COMFORT = 5  # of the intrinsic terms, the first are of comfort, the others of clearance
 CLEARANCE = len(INTRINSIC) - COMFORT
 EXAMPLES = 29  # rows; no other size is this
+
+
+@functools.cache
+def intrinsic_graphs(actions: int, has_derivatives: bool) -> IntrinsicGraphs:
+    """Those of agents with as many actions: to follow distances takes a quarter of a minute."""
+    return IntrinsicGraphs(actions, has_derivatives)
 
 
 class IntrinsicGraphs:

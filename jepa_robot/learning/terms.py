@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from jepa_robot.models import CRITIC, INTRINSIC
+from jepa_robot.models import CRITIC
+from jepa_robot.robot.contract import INTRINSIC
 
 GOALS = ("goal_latent", "goal_position")
 SMALLEST = 1e-12  # squared distance; nearer than that there is no way down

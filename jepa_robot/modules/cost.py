@@ -1,8 +1,8 @@
 """Cost: named terms of imagined or observed states, weighted: ``C(s) = Σ uᵢ ICᵢ(s) + Σ vⱼ TCⱼ(s)``.
 
-Intrinsic terms (IC) are hard-wired; the task's terms (TC) measure the distance to its goal, and the
-critic foresees what comes after the last state. They are a graph of the bundle, the same for
-measured and for imagined states.
+Intrinsic terms (IC) are hard-wired, a graph of this package; the task's terms (TC), a graph of the
+bundle, measure the distance to its goal, and the critic foresees what comes after the last state.
+All are the same for measured and for imagined states.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from jepa_robot.models import CRITIC, Bundle
-from jepa_robot.robot.contract import RobotContract
+from jepa_robot.modules.intrinsic import Intrinsic, limits_of
+from jepa_robot.robot.contract import INTRINSIC, RobotContract
 
 POSITION_UNIT = 0.1  # m: what is this far from its goal costs 1
 
@@ -80,16 +81,14 @@ class Cost:
 
     Args:
         bundle: gives the terms and the critic.
-        contract: gives the joint limits; None without joints.
+        contract: gives the limits of the intrinsic terms; None without joints.
     """
 
     def __init__(self, bundle: Bundle, contract: RobotContract | None) -> None:
         self._bundle, self._terms = bundle, bundle.session("cost")
         self._critic = bundle.session("critic") if bundle.has("critic") else None
-        self._limits = {
-            end: contract.limits(end).astype(np.float32) if contract else np.zeros(0, np.float32)
-            for end in ("lower", "upper")
-        }
+        self._intrinsic = Intrinsic(len(bundle.manifest["joints"]), limits_of(contract))
+        self._checked: set[str] = set()
         self.configure(CostConfig.for_bundle({}, bundle))
 
     def configure(self, config: CostConfig) -> None:
@@ -111,23 +110,55 @@ class Cost:
     def inputs(self) -> dict[str, np.ndarray]:
         """What a bundle's fused graphs are told of the cost. A term without its goal counts 0."""
         weights = np.where(self._counts, self.config.weights, 0).astype(np.float32)
-        return {**self._goals, **self._limits, "weights": weights}
+        return {**self._goals, "limits": self._intrinsic.limits, "weights": weights}
 
-    def terms(self, states: np.ndarray, actions: np.ndarray | None = None) -> np.ndarray:
-        """Each term, unweighted: ``[..., H, T + 1]`` of states ``[..., H, S]``, actions alike.
+    def check(self, graph: str) -> None:
+        """Whether a fused graph of the bundle has the intrinsic terms as they are; once for each.
 
-        A task term without a goal is 0, and so is the cost to go but of the last state of H.
+        Raises:
+            InvalidBundle: names the term that is another.
+        """
+        if graph not in self._checked:
+            self._intrinsic.check(self._bundle, graph)
+            self._checked.add(graph)
+
+    def terms(
+        self,
+        states: np.ndarray,
+        actions: np.ndarray | None = None,
+        before: np.ndarray | None = None,
+        surprise: float = 0.0,
+    ) -> np.ndarray:
+        """Each term, unweighted: ``[..., H, W]`` of states ``[..., H, S]``, actions alike.
+
+        A task term without a goal is 0, and so are the cost to go but of the last state of H, and
+        distances that weigh nothing.
+
+        Args:
+            states: in the order in which they follow each other.
+            actions: that led there; None for none.
+            before: the state ``[..., S]`` before the first; None for as it would be without jerk.
+            surprise: that the states came with.
         """
         if actions is None:
             actions = np.zeros((*states.shape[:-1], self._bundle.action_size))
         known = {name: goal for name, goal in self._goals.items() if name != "goal_encoded"}
-        terms = self._terms(
-            state=np.ascontiguousarray(states.reshape(-1, states.shape[-1]), np.float32),
-            action=np.ascontiguousarray(actions.reshape(-1, actions.shape[-1]), np.float32),
-            **known,
-            **self._limits,
+        flat = np.ascontiguousarray(states.reshape(-1, states.shape[-1]), np.float32)
+        done = np.ascontiguousarray(actions.reshape(-1, actions.shape[-1]), np.float32)
+        tasks = self._terms(state=flat, action=done, **known)
+        was = None
+        if before is not None:
+            was = np.concatenate([before[..., None, :], states[..., :-1, :]], axis=-2)
+            was = was.reshape(flat.shape)
+        hard_wired = self._intrinsic.terms(
+            flat,
+            done,
+            was,
+            np.full(len(flat), surprise, np.float32),
+            self.config.weights[: len(INTRINSIC)],
         )
         result = np.zeros((*states.shape[:-1], len(self._counts)), np.float32)
+        terms = np.concatenate([hard_wired, tasks], axis=1)
         result[..., :-1] = terms.reshape(*states.shape[:-1], -1)
         if self._counts[-1] and self.config.weights[-1]:
             last = np.ascontiguousarray(states[..., -1, :].reshape(-1, states.shape[-1]))
@@ -137,18 +168,24 @@ class Cost:
         return np.where(self._counts, result, 0)
 
     def total(
-        self, states: np.ndarray, actions: np.ndarray, step_weights: np.ndarray | None = None
+        self,
+        states: np.ndarray,
+        actions: np.ndarray,
+        step_weights: np.ndarray | None = None,
+        before: np.ndarray | None = None,
     ) -> np.ndarray:
         """The weighted cost ``[N]`` of trajectories ``[N, H, S]`` under actions ``[N, H, A]``.
 
         Each step counts as ``step_weights [H]`` say, or as much as the others.
         """
-        costs = self.steps(states, actions)
+        costs = self.steps(states, actions, before)
         return costs.sum(axis=-1) if step_weights is None else costs @ step_weights
 
-    def steps(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    def steps(
+        self, states: np.ndarray, actions: np.ndarray, before: np.ndarray | None = None
+    ) -> np.ndarray:
         """The weighted cost of each step ``[N, H]`` of trajectories ``[N, H, S]``."""
-        return self.terms(states, actions) @ self.config.weights
+        return self.terms(states, actions, before) @ self.config.weights
 
 
 def finite(field: str, value: object, size: int) -> np.ndarray:

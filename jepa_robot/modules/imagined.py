@@ -94,6 +94,7 @@ class Imagined:
         )
 
     def _run(self, graph: str, actions: np.ndarray, *outputs: str) -> dict[str, np.ndarray]:
+        self._cost.check(graph)
         starts, count, horizon, size = actions.shape
         states = self._states if starts == 1 else np.repeat(self._states, count, axis=0)
         inputs = self._cost.inputs

@@ -14,8 +14,8 @@ from types import MappingProxyType
 import numpy as np
 
 from jepa_robot.files import sha256
-from jepa_robot.models import INTRINSIC, Bundle, InvalidBundle, Session
-from jepa_robot.robot.contract import RobotContract
+from jepa_robot.models import Bundle, InvalidBundle, Session
+from jepa_robot.robot.contract import INTRINSIC, RobotContract
 
 GRAPH = Path(__file__).with_suffix(".onnx")
 JOINTS, SPHERES, BOXES = 8, 4, 8  # the most there can be: joints, spheres a link, obstacles

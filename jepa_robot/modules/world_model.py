@@ -10,6 +10,11 @@ import numpy as np
 from jepa_robot.models import Bundle
 
 
+def surprise_of(bundle: Bundle, predicted: np.ndarray, observed: np.ndarray) -> float:
+    """The energy of what came: mean squared latent error of ``[1, S]`` against ``[1, S]``."""
+    return float(np.mean((bundle.latent(observed) - bundle.latent(predicted)) ** 2))
+
+
 class WorldModel:
     """Rolls a bundle's predictor out."""
 
@@ -48,6 +53,5 @@ class WorldModel:
         return states
 
     def surprise(self, predicted: np.ndarray, observed: np.ndarray) -> float:
-        """The energy of what came: mean squared latent error of ``[1, S]`` against ``[1, S]``."""
-        error = self.bundle.latent(observed) - self.bundle.latent(predicted)
-        return float(np.mean(error**2))
+        """The energy of what came, as `surprise_of` has it."""
+        return surprise_of(self.bundle, predicted, observed)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 from sensor_msgs.msg import Image
 
 from jepa_robot.models import Bundle
 from jepa_robot.modules.cost import Cost, CostConfig
+from jepa_robot.modules.world_model import surprise_of
 from jepa_robot.nodes import messages, requests
 from jepa_robot.nodes.base import AgentNode
 from jepa_robot.nodes.messages import COMMAND, DATA, InvalidMessage
@@ -24,6 +26,7 @@ class CostNode(AgentNode):
     def setup(self) -> None:
         self._publisher = self.publisher(Image, "cost", DATA)
         self._answers = self.publisher(Image, requests.COSTS, COMMAND)
+        self._step = int(1e9 * self.contract.rates.time_step)
 
     def build(self, bundle: Bundle) -> tuple[Cost, Cost]:
         """Of what is; and of plans, each under its configuration."""
@@ -31,9 +34,12 @@ class CostNode(AgentNode):
 
     def adopt(self, built: tuple[Cost, Cost]) -> None:
         self._cost, self._imagined = built
+        self._last: tuple[int, np.ndarray] | None = None
+        self._predicted: tuple[int, np.ndarray] | None = None
 
     def connect(self) -> None:
         self.subscribe(Image, "state", self._on_state, DATA)
+        self.subscribe(Image, "prediction", self._on_prediction, DATA)
         self.subscribe(Image, requests.ROLLOUTS, self._on_rollouts, COMMAND)
 
     def parse(self, sections: dict, bundle: Bundle) -> CostConfig:
@@ -48,18 +54,39 @@ class CostNode(AgentNode):
         state = messages.read_tensor(
             message, "state", self.bundle.state_size, frame_id=self.frame_of(stamp)
         )
-        terms = self._cost.terms(state) * self._cost.config.weights
+        before, surprise = self._led_to(stamp, state)
+        terms = self._cost.terms(state, before=before, surprise=surprise)
+        terms *= self._cost.config.weights
+        self._last = (stamp, state)
         self._publisher.publish(messages.tensor_message(terms, stamp, self.frame_of(stamp)))
 
+    def _on_prediction(self, message: Image) -> None:
+        stamp = messages.from_time(message.header.stamp)
+        predicted = messages.read_tensor(
+            message, "prediction", self.bundle.state_size, frame_id=self.frame_of(stamp)
+        )
+        self._predicted = (stamp, predicted)
+
+    def _led_to(self, stamp: int, state: np.ndarray) -> tuple[np.ndarray | None, float]:
+        """The state ``[S]`` a step before, None if it is not known, and the surprise since."""
+        if self._last is None:
+            return None, 0.0
+        last, before = self._last
+        if abs(stamp - last - self._step) >= self._step // 2:
+            return None, 0.0
+        since, predicted = self._predicted or (0, None)
+        is_known = since == last and predicted is not None
+        return before[0], surprise_of(self.bundle, predicted, state) if is_known else 0.0
+
     def _on_rollouts(self, message: Image) -> None:
-        request, states, actions = requests.read_rollouts(message, self.bundle)
+        request, starts, states, actions = requests.read_rollouts(message, self.bundle)
         if request.version not in self.parsed:
             raise InvalidMessage(
                 f"rollouts are for configuration {request.version}, expected one of "
                 f"{list(self.parsed)}"
             )
         self._imagined.configure(self.parsed[request.version])
-        costs = self._imagined.steps(states, actions)
+        costs = self._imagined.steps(states, actions, starts)
         self._answers.publish(requests.costs_message(costs, message.header))
 
 

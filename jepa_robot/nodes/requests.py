@@ -4,7 +4,8 @@
 topic            tensor          a row, of one candidate
 ===============  ==============  =====================================================
 candidates       [N, S + H A]    the state it starts from, then its actions
-rollouts         [N, H (S + A)]  step by step the imagined state after the action that led there
+rollouts         [N, S + H (S +  the state it starts from, then step by step the imagined state
+                 A)]             after the action that led there
 candidate_costs  [N, H]          what each step costs, its terms weighted
 ===============  ==============  =====================================================
 
@@ -84,24 +85,30 @@ def read_candidates(message: Image, bundle: Bundle) -> tuple[np.ndarray, np.ndar
     return rows[:, :states], rows[:, states:].reshape(-1, horizon, actions)
 
 
-def rollouts_message(states: np.ndarray, actions: np.ndarray, header: Header) -> Image:
-    """States ``[N, H, S]`` after actions ``[N, H, A]``, in answer to a message's header."""
-    rows = np.concatenate([states, actions], axis=2).reshape(len(states), -1)
+def rollouts_message(
+    starts: np.ndarray, states: np.ndarray, actions: np.ndarray, header: Header
+) -> Image:
+    """From ``[N, S]``, states ``[N, H, S]`` after actions ``[N, H, A]``, answering a header."""
+    steps = np.concatenate([states, actions], axis=2).reshape(len(states), -1)
+    rows = np.concatenate([starts, steps], axis=1)
     return messages.tensor_message(rows, messages.from_time(header.stamp), header.frame_id)
 
 
-def read_rollouts(message: Image, bundle: Bundle) -> tuple[Request, np.ndarray, np.ndarray]:
-    """The request, states ``[N, H, S]`` and the actions ``[N, H, A]`` that led there.
+def read_rollouts(
+    message: Image, bundle: Bundle
+) -> tuple[Request, np.ndarray, np.ndarray, np.ndarray]:
+    """The request, starts ``[N, S]``, states ``[N, H, S]`` and actions ``[N, H, A]`` to there.
 
     Raises:
         InvalidMessage: another bundle, no request, another size, or not finite.
     """
     request = read_request(message, ROLLOUTS, bundle)
     width = bundle.state_size + bundle.action_size
-    horizon = max(message.width // width, 1)
-    rows = messages.read_tensor(message, ROLLOUTS, horizon * width, None)
-    steps = rows.reshape(-1, horizon, width)
-    return request, steps[..., : bundle.state_size], steps[..., bundle.state_size :]
+    size = bundle.state_size
+    horizon = max((message.width - size) // width, 1)
+    rows = messages.read_tensor(message, ROLLOUTS, size + horizon * width, None)
+    steps = rows[:, size:].reshape(-1, horizon, width)
+    return request, rows[:, :size], steps[..., :size], steps[..., size:]
 
 
 def costs_message(costs: np.ndarray, header: Header) -> Image:

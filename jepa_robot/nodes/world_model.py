@@ -70,7 +70,7 @@ class WorldModelNode(AgentNode):
     def _on_candidates(self, message: Image) -> None:
         states, actions = requests.read_candidates(message, self.bundle)
         rollouts = self._model.rollout(states, actions)
-        self._rollouts.publish(requests.rollouts_message(rollouts, actions, message.header))
+        self._rollouts.publish(requests.rollouts_message(states, rollouts, actions, message.header))
 
     def _remember(self, kept: OrderedDict, stamp: int, value: np.ndarray) -> None:
         kept[stamp] = value

@@ -33,7 +33,11 @@ CONTROLLERS = (
 COASTING_CONTROLLERS = ("forward_velocity", "servo_twist")
 
 
-INTRINSIC = ("joint_limits", "effort")  # cost terms of the body, which tasks weigh within bounds
+# Cost terms of the body and its motion, which tasks weigh within bounds: see modules/intrinsic.py.
+INTRINSIC = (
+    *("joint_limits", "speed", "effort", "jerk", "surprise"),
+    *("self_collision", "obstacles", "workspace"),
+)
 MOST_WEIGHT = 1e6  # of a cost term
 
 

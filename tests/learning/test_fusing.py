@@ -16,6 +16,8 @@ from jepa_robot.learning.fusing import Sizes, fuse
 from jepa_robot.learning.networks import Agent, AgentShape
 from jepa_robot.learning.predictors import PredictorConfig
 from jepa_robot.models import DERIVATIVES, FUSED
+from jepa_robot.modules.intrinsic import limits_of
+from jepa_robot.robot.contract import INTRINSIC
 
 SHAPE = AgentShape(
     cameras=1,
@@ -74,9 +76,8 @@ def example(sizes, count=5, horizon=3, draws=1):
         "goal_latent": drawn(sizes.latent),
         "goal_position": drawn(sizes.goal),
         "goal_encoded": drawn(sizes.latent),
-        "lower": -np.ones(sizes.joints, np.float32),
-        "upper": np.ones(sizes.joints, np.float32),
-        "weights": np.abs(drawn(len(terms.TERMS) + 1)),
+        "limits": limits_of(None),
+        "weights": np.abs(drawn(len(INTRINSIC) + len(terms.TERMS) + 1)),
         "step_weights": np.abs(drawn(horizon)),
     }
 
@@ -152,7 +153,7 @@ def test_the_jacobian_and_the_slope_of_the_cost_are_torchs(tmp_path):
         expected = torch.autograd.functional.jacobian(step, (state[row], action[row]))
         for value, true in zip(by, expected, strict=True):
             np.testing.assert_allclose(value[row], true, atol=1e-5)
-    names = ("goal_latent", "goal_position", "lower", "upper", "goal_encoded", "weights")
+    names = ("goal_latent", "goal_position", "limits", "goal_encoded", "weights")
     known = {name: inputs[name] for name in names}
     slopes = session(tmp_path, "cost_gradient").run(None, {**values, **known})
     state.requires_grad_(True)
@@ -175,8 +176,8 @@ def test_a_term_that_is_registered_is_in_every_graph(tmp_path, monkeypatch):
     sizes = fused(agent, tmp_path)
     assert max(fused_parity(tmp_path, sizes, agent, torch.randn(9, sizes.state)).values()) < 1e-5
     inputs = example(sizes)
-    inputs["weights"] = np.zeros(len(terms.TERMS) + 1, np.float32)
-    inputs["weights"][list(terms.TERMS).index("far_out")] = 2.0
+    inputs["weights"] = np.zeros(len(INTRINSIC) + len(terms.TERMS) + 1, np.float32)
+    inputs["weights"][len(INTRINSIC) + list(terms.TERMS).index("far_out")] = 2.0
     costs, states = session(tmp_path, "plan").run(["costs", "states"], inputs)
     latents = np.abs(states[:, 0, :, sizes.proprioception :]).sum(axis=2)
     np.testing.assert_allclose(costs[:, 0], 2 * latents @ inputs["step_weights"], rtol=1e-4)
