@@ -12,6 +12,7 @@ from jepa_robot.evaluation import InProcessRunner, evaluate, sample_episodes
 from jepa_robot.models import Bundle, InvalidBundle
 from jepa_robot.modules.configurator import load_task
 from jepa_robot.robot.contract import load_contract
+from tests import tiny_bundle
 
 
 @pytest.fixture
@@ -67,6 +68,23 @@ def test_a_shipped_bundle_brings_a_block_to_its_place(robot, name, task, mode, g
         assert sum(evaluate(runner, contract, episodes, 4000)["successes"]) >= 3
     finally:
         runner.close()
+
+
+def test_an_agent_that_misreads_its_goals_holds_and_fails(tmp_path):
+    """A tiny bundle's readout sees objects metres away."""
+    contract, task = load_contract("panda_push"), load_task("push")
+    bundle = Bundle(tiny_bundle.build(tmp_path / "tiny", contract))
+    judge, episodes = sample_episodes(contract, task.name, 2, 4000)
+    results = []
+    for mode in ("1", "hold"):
+        runner = InProcessRunner(contract, bundle, task, judge, mode, "image")
+        try:
+            results.append(evaluate(runner, contract, episodes, 4000))
+        finally:
+            runner.close()
+    assert [result["goals_refused"] for result in results] == [2, 0]
+    assert results[0]["planned_share"] == 0
+    assert results[0]["distances"] == results[1]["distances"]
 
 
 def test_an_unknown_bundle_is_named():
