@@ -17,7 +17,7 @@ import numpy as np
 from jepa_robot.models import Bundle
 from jepa_robot.modules.actor import AUTO, MODE_1, MODE_2
 from jepa_robot.modules.agent import InProcessAgent
-from jepa_robot.modules.configurator import InvalidTask, Task
+from jepa_robot.modules.configurator import OutOfReach, Task
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot_sim.arm import SimulatedArm
 from jepa_robot_sim.episodes import Episode
@@ -126,7 +126,7 @@ class InProcessRunner:
     def run(self, episode: Episode, goal_images: list[np.ndarray], seed: int) -> EpisodeResult:
         try:
             decide, is_refused = self._decider(episode, goal_images, seed), False
-        except InvalidTask:
+        except OutOfReach:
             if self._goal != "image":
                 raise
             decide, is_refused = self._hold, True

@@ -1,5 +1,6 @@
 """The bundle: what does not fit is refused by name."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from jepa_robot import files, models
 from jepa_robot.evaluation import InProcessRunner, evaluate, sample_episodes
 from jepa_robot.models import Bundle, InvalidBundle
-from jepa_robot.modules.configurator import load_task
+from jepa_robot.modules.configurator import InvalidTask, load_task
 from jepa_robot.robot.contract import load_contract
 from tests import tiny_bundle
 
@@ -85,6 +86,13 @@ def test_an_agent_that_misreads_its_goals_holds_and_fails(tmp_path):
     assert [result["goals_refused"] for result in results] == [2, 0]
     assert results[0]["planned_share"] == 0
     assert results[0]["distances"] == results[1]["distances"]
+    wrong = dataclasses.replace(task, weights={"joint_limits": 1000.0})
+    runner = InProcessRunner(contract, bundle, wrong, judge, "1", "image")
+    try:
+        with pytest.raises(InvalidTask, match=r"joint_limits is 1000\.0, expected 0\.1 to 100"):
+            evaluate(runner, contract, episodes, 4000)  # that is not the goal's fault
+    finally:
+        runner.close()
 
 
 def test_an_unknown_bundle_is_named():
