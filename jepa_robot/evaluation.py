@@ -17,7 +17,7 @@ import numpy as np
 from jepa_robot.models import Bundle
 from jepa_robot.modules.actor import AUTO, MODE_1, MODE_2
 from jepa_robot.modules.agent import InProcessAgent
-from jepa_robot.modules.configurator import Task
+from jepa_robot.modules.configurator import OutOfReach, Task
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot_sim.arm import SimulatedArm
 from jepa_robot_sim.episodes import Episode
@@ -44,6 +44,7 @@ class EpisodeResult:
         actions: ``[frames, A]``.
         decision_times: s.
         planned: share of the decisions that were planned; None if that is not known.
+        is_refused: whether the goal was, as the picture of it was read out of reach: the arm held.
     """
 
     distance: float
@@ -52,6 +53,7 @@ class EpisodeResult:
     actions: np.ndarray
     decision_times: tuple[float, ...]
     planned: float | None = None
+    is_refused: bool = False
 
 
 class Runner(Protocol):
@@ -122,7 +124,12 @@ class InProcessRunner:
         self._agent = InProcessAgent(contract, bundle)
 
     def run(self, episode: Episode, goal_images: list[np.ndarray], seed: int) -> EpisodeResult:
-        decide = self._decider(episode, goal_images, seed)
+        try:
+            decide, is_refused = self._decider(episode, goal_images, seed), False
+        except OutOfReach:
+            if self._goal != "image":
+                raise
+            decide, is_refused = self._hold, True
         frame = self._world.reset(episode)
         actions, times, labels = [], [], []
         for _ in range(self.judge.steps):
@@ -133,7 +140,13 @@ class InProcessRunner:
             frame = self._world.step(action)
             labels.append(frame.labels)
         result = judge_episode(self.judge, labels, episode, actions, times)
-        return result if self._mode in BASELINES else replace(result, planned=self._agent.planned)
+        if self._mode in BASELINES:
+            return result
+        planned = 0.0 if is_refused else self._agent.planned
+        return replace(result, planned=planned, is_refused=is_refused)
+
+    def _hold(self, frame: Frame) -> np.ndarray:
+        return np.zeros(self._contract.actions.size, np.float32)
 
     def _decider(
         self, episode: Episode, images: list[np.ndarray], seed: int
@@ -183,7 +196,8 @@ def evaluate(
     Returns:
         ``success_rate`` with its Wilson 95 % interval ``low``, ``high``; ``any_time_success_rate``;
         ``successes`` and ``distances`` (m) at the end; ``decision_ms``; ``actions_sha256``, equal
-        for equal actions; and ``planned_share`` of the decisions, in process.
+        for equal actions; ``goals_refused``, since their pictures were read out of reach; and
+        ``planned_share`` of the decisions, in process.
     """
     camera_man = SimulatedArm(contract, scene=runner.judge.scene)
     results = []
@@ -215,6 +229,7 @@ def evaluate(
             "p99": float(np.percentile(times, 99)),
         },
         "actions_sha256": digest.hexdigest(),
+        "goals_refused": sum(result.is_refused for result in results),
         **_planned(results),
     }
 

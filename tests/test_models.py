@@ -1,5 +1,6 @@
 """The bundle: what does not fit is refused by name."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 from jepa_robot import files, models
 from jepa_robot.evaluation import InProcessRunner, evaluate, sample_episodes
 from jepa_robot.models import Bundle, InvalidBundle
-from jepa_robot.modules.configurator import load_task
+from jepa_robot.modules.configurator import InvalidTask, load_task
 from jepa_robot.robot.contract import load_contract
+from tests import tiny_bundle
 
 
 @pytest.fixture
@@ -65,6 +67,30 @@ def test_a_shipped_bundle_brings_a_block_to_its_place(robot, name, task, mode, g
     runner = InProcessRunner(contract, Bundle(name), task, judge, mode, goal)
     try:
         assert sum(evaluate(runner, contract, episodes, 4000)["successes"]) >= 3
+    finally:
+        runner.close()
+
+
+def test_an_agent_that_misreads_its_goals_holds_and_fails(tmp_path):
+    """A tiny bundle's readout sees objects metres away."""
+    contract, task = load_contract("panda_push"), load_task("push")
+    bundle = Bundle(tiny_bundle.build(tmp_path / "tiny", contract))
+    judge, episodes = sample_episodes(contract, task.name, 2, 4000)
+    results = []
+    for mode in ("1", "hold"):
+        runner = InProcessRunner(contract, bundle, task, judge, mode, "image")
+        try:
+            results.append(evaluate(runner, contract, episodes, 4000))
+        finally:
+            runner.close()
+    assert [result["goals_refused"] for result in results] == [2, 0]
+    assert results[0]["planned_share"] == 0
+    assert results[0]["distances"] == results[1]["distances"]
+    wrong = dataclasses.replace(task, weights={"joint_limits": 1000.0})
+    runner = InProcessRunner(contract, bundle, wrong, judge, "1", "image")
+    try:
+        with pytest.raises(InvalidTask, match=r"joint_limits is 1000\.0, expected 0\.1 to 100"):
+            evaluate(runner, contract, episodes, 4000)  # that is not the goal's fault
     finally:
         runner.close()
 

@@ -139,10 +139,10 @@ def test_an_intrinsic_term_that_is_not_named_weighs_the_least_that_it_may(bundle
     assert (weights["joint_limits"], weights["effort"]) == (0.5, 3.0)
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.4, 2.1, -1.0, 1e9])
+@pytest.mark.parametrize("weight", [0.0, 0.4, 2.1, -1.0, 1e9, float("nan"), "1"])
 def test_an_intrinsic_term_cannot_be_weighed_out_of_its_bounds(weight, bundle, contract):
     """Not by a task, and not by who sends a configuration without asking the configurator."""
-    said = rf"weights.joint_limits is {weight}, expected 0.5 to 2, the bounds that the contract of"
+    said = rf"weights.joint_limits is {weight!r}, expected 0.5 to 2, the bounds that the contract"
     section, task = {"weights": {"joint_limits": weight}}, load_task("reach")
     with pytest.raises(InvalidConfiguration, match=f"cost.{said}"):
         CostConfig.for_bundle(section, bundle, bounded(contract))

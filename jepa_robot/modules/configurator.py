@@ -38,6 +38,10 @@ class InvalidTask(InvalidFile):
     """A task or goal that cannot be taken up; the message names what was expected."""
 
 
+class OutOfReach(InvalidTask):
+    """A goal that lies where the arm does not go, or was read there."""
+
+
 @dataclass(frozen=True)
 class Task:
     """A task as data. ``goal_position`` in m in the base frame; the goal may also be a latent.
@@ -180,7 +184,8 @@ class Configurator:
         """The task with a goal position (m, base frame).
 
         Raises:
-            InvalidTask: if it lies outside the workspace, or the bundle reads no positions.
+            OutOfReach: it lies outside the workspace.
+            InvalidTask: the bundle reads no positions.
         """
         return self._checked(replace(task, goal_position=tuple(position), goal_latent=None))
 
@@ -192,7 +197,7 @@ class Configurator:
 
         Raises:
             InvalidObservation: for images of another size.
-            InvalidTask: if the object is seen out of reach.
+            OutOfReach: the object is seen out of reach.
         """
         latent = self._perception.encode_goal(images)[0]
         if task.goal_label != LABELS[0] and self._bundle.reads_positions:
@@ -275,7 +280,7 @@ class Configurator:
             raise InvalidTask(str(error)) from error
         lower, upper = self._reach(task)
         if not all(lo <= p <= hi for lo, p, hi in zip(lower, position, upper, strict=True)):
-            raise InvalidTask(
+            raise OutOfReach(
                 f"goal.position is {list(task.goal_position)}, out of reach: expected inside "
                 f"{lower} to {upper} m in {self._contract.base_frame}"
             )

@@ -62,7 +62,6 @@ class CostConfig:
                 "critic"
             )
         goal = section.get("goal", {})
-        finite("cost.weights", [weights.get(term, 0.0) for term in terms], len(terms))
         if contract is not None:
             try:
                 weights = contract.weigh(weights)

@@ -245,7 +245,7 @@ class RobotContract:
         weighed = dict(weights)
         for term, least, most in self.intrinsic:
             weight = weighed.setdefault(term, least)
-            if not least <= weight <= most:
+            if not (isinstance(weight, (int, float)) and least <= weight <= most):
                 raise ValueError(
                     f"weights.{term} is {weight!r}, expected {least:g} to {most:g}, the bounds "
                     f"that the contract of {self.name} sets for this intrinsic term"
