@@ -13,6 +13,9 @@ from jepa_robot.modules.intrinsic import LAYOUT, LINKS, SPHERES
 LIMIT_MARGIN = 0.1  # rad: nearer to a joint limit than this costs
 OUTSIDE = 0.1  # m: out of the workspace by this costs 1
 SMALLEST = 1e-12  # squared m; nearer than that there is no way down
+_LINK = torch.arange(LINKS * SPHERES) // SPHERES
+PAIRS = torch.nonzero(_LINK[None] > _LINK[:, None] + 1).T  # of spheres
+AWAY = torch.eye(len(_LINK))[:, PAIRS[0]] - torch.eye(len(_LINK))[:, PAIRS[1]]
 
 
 class Moved(NamedTuple):
@@ -71,13 +74,13 @@ def clearance(joints: Tensor, limits: Tensor) -> Tensor:
     """
     of = unpack(limits)
     places, hand = place(joints, of)
-    selves = between_links(places, of)
+    selves, kept = between_links(places, of)
     boxes = from_boxes(places, of)
     lower, upper = of["workspace"]
     outside = torch.relu(hand - upper) + torch.relu(lower - hand)
     near = of["near"]
     terms = [
-        sum(torch.relu(1 - d / near).square().flatten(1) @ kept for d, kept in selves),
+        torch.relu(1 - selves / near).square() @ kept,
         torch.relu(1 - boxes / near).square().flatten(1).sum(dim=1),
         (outside / OUTSIDE).square().sum(dim=1),
     ]
@@ -85,7 +88,7 @@ def clearance(joints: Tensor, limits: Tensor) -> Tensor:
 
 
 def place(joints: Tensor, of: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Centres of spheres ``[M, LINKS, SPHERES, 3]`` and the hand ``[M, 3]`` (m, base frame)."""
+    """Centres of spheres ``[M, 3, LINKS SPHERES]`` and the hand ``[M, 3]`` (m, base frame)."""
     count = joints.shape[0]
     chain = joints @ of["order"]
     centres = of["spheres"][:, :, :3]
@@ -99,29 +102,28 @@ def place(joints: Tensor, of: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         points = points + of["shifts"][joint, 0] + angle * of["shifts"][joint, 1]
     still = centres[0].unsqueeze(0).expand(count, SPHERES, 3)
     hand, *links = points.split([1] + [SPHERES] * (LINKS - 1), dim=1)
-    return torch.stack([still, *links[::-1]], dim=1), hand[:, 0]
+    return torch.cat([still, *links[::-1]], dim=1).transpose(1, 2), hand[:, 0]
 
 
-def between_links(places: Tensor, of: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Distances (m) of each link's spheres from those of links farther out, and which count."""
-    radii, found = of["spheres"][:, :, 3], []
-    for link in range(LINKS - 2):
-        rest = LINKS - 2 - link
-        others = places[:, link + 2 :].flatten(1, 2).unsqueeze(1)
-        away = places[:, link].unsqueeze(2) - others
-        far = away.square().sum(dim=3).clamp(min=SMALLEST).sqrt()
-        far = far - radii[link].reshape(1, SPHERES, 1) - radii[link + 2 :].reshape(1, 1, -1)
-        kept = of["apart"][link, link + 2 :].reshape(1, rest, 1).expand(SPHERES, rest, SPHERES)
-        found.append((far, kept.reshape(-1)))
-    return found
+def between_links(places: Tensor, of: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Distances (m) ``[M, pairs]`` of links' spheres from each other, and which count ``[pairs]``.
+
+    Links that follow each other are no pairs.
+    """
+    radii = of["spheres"][:, :, 3].flatten()
+    away = (places.flatten(0, 1) @ AWAY).unflatten(0, (-1, 3))
+    far = (away * away).sum(dim=1).clamp(min=SMALLEST).sqrt()
+    kept = of["apart"].flatten()[PAIRS[0] // SPHERES * LINKS + PAIRS[1] // SPHERES]
+    return far - radii[PAIRS[0]] - radii[PAIRS[1]], kept
 
 
 def from_boxes(places: Tensor, of: dict[str, Tensor]) -> Tensor:
-    """Distances (m) of all moving spheres from all boxes, ``[M, spheres, BOXES]``."""
-    lower, upper = of["boxes"][:, 0], of["boxes"][:, 1]
-    centres = places[:, 1:].flatten(1, 2).unsqueeze(2)
+    """Distances (m) of all moving spheres from all boxes, ``[M, BOXES, spheres]``."""
+    lower, upper = of["boxes"].permute(1, 2, 0).unsqueeze(3)
+    centres = places[:, :, SPHERES:].unsqueeze(2)
     beyond = (centres - (lower + upper) / 2).abs() - (upper - lower) / 2
-    outside = torch.relu(beyond).square().sum(dim=3).clamp(min=SMALLEST).sqrt()
-    x, y, z = beyond.unbind(dim=3)
+    outside = torch.relu(beyond)
+    outside = (outside * outside).sum(dim=1).clamp(min=SMALLEST).sqrt()
+    x, y, z = beyond.unbind(dim=1)
     inside = -torch.relu(-torch.maximum(x, torch.maximum(y, z)))
-    return outside + inside - of["spheres"][1:, :, 3].reshape(1, -1, 1)
+    return outside + inside - of["spheres"][1:, :, 3].flatten()
