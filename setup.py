@@ -51,6 +51,7 @@ setup(
     maintainer_email="maintainers@jepa-robot.example.org",
     packages=[*packages, "jepa_robot_sim"],
     package_dir={"jepa_robot_sim": "sim"},
+    package_data={PACKAGE: ["modules/intrinsic.onnx"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),

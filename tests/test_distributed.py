@@ -22,6 +22,7 @@ WEIGHTS = (
     {"goal_latent": 1.0},
     {"goal_distance": 2.0, "effort": 0.1, "joint_limits": 1.0},
     {"goal_latent": 0.5, "goal_position": 1.0, "effort": 0.05, "cost_to_go": 3.0},
+    {"goal_latent": 1.0, "speed": 1.0, "jerk": 0.3, "self_collision": 1.0, "workspace": 1.0},
 )
 
 
@@ -55,9 +56,9 @@ def over_the_wire(bundle, cost, told=None):
         sent = requests.candidates_message(states, actions, STAMP, bundle, REQUEST)
         states, actions = requests.read_candidates(sent, bundle)
         rollouts = WorldModel(bundle).rollout(states, actions)
-        passed_on = requests.rollouts_message(rollouts, actions, sent.header)
-        request, states, actions = requests.read_rollouts(passed_on, bundle)
-        answer = requests.costs_message(cost.steps(states, actions), passed_on.header)
+        passed_on = requests.rollouts_message(states, rollouts, actions, sent.header)
+        request, starts, states, actions = requests.read_rollouts(passed_on, bundle)
+        answer = requests.costs_message(cost.steps(states, actions, starts), passed_on.header)
         assert request == requests.read_request(answer, "candidate_costs", bundle) == REQUEST
         assert messages.from_time(answer.header.stamp) == STAMP
         if told is not None:
@@ -130,7 +131,7 @@ def test_what_is_no_candidate_is_refused_by_name(bundle):
         with pytest.raises(InvalidMessage, match=says):
             requests.read_candidates(message, bundle)
     rollouts = messages.tensor_message(np.zeros((4, size)), STAMP, frame)
-    with pytest.raises(InvalidMessage, match=f"rollouts is 4x{size} .*expected nx{size + 3}"):
+    with pytest.raises(InvalidMessage, match=f"rollouts is 4x{size} .*expected nx{2 * size + 3}"):
         requests.read_rollouts(rollouts, bundle)
 
 

@@ -16,6 +16,7 @@ from jepa_robot.learning.graph_writer import OPSET
 from jepa_robot.learning.terms import NEEDS
 from jepa_robot.models import write_manifest
 from jepa_robot.modules.cost import POSITION_UNIT
+from jepa_robot.modules.intrinsic import fingerprint
 from jepa_robot.robot.contract import RobotContract, measured_size
 
 
@@ -90,6 +91,7 @@ def build(
             "image_size": [camera.crop[3], camera.crop[2]],
             **contract.interface(),
             "terms": NEEDS,
+            "intrinsic": fingerprint(),
             "opset": OPSET,
             "data": {},
             "command": "tests/tiny_bundle.py",

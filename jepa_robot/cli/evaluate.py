@@ -15,6 +15,7 @@ from jepa_robot.evaluation import ACTING, InProcessRunner, evaluate, sample_epis
 from jepa_robot.models import Bundle
 from jepa_robot.modules.actor import OFF
 from jepa_robot.modules.configurator import Task, load_task, task_text
+from jepa_robot.modules.intrinsic import fingerprint
 from jepa_robot.robot.contract import RobotContract, load_contract
 from jepa_robot_sim.scenes import Randomisation
 
@@ -68,6 +69,7 @@ def run_evaluation(
         "seed": seed,
         "randomise": randomise,
         "bundle": bundle.id,
+        "intrinsic": fingerprint(),
         "robot": contract.name,
         "through": f"ros, {composition}" if through_ros else "in process",
     }

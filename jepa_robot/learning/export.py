@@ -23,6 +23,7 @@ from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.terms import NEEDS
 from jepa_robot.models import Bundle, write_manifest
 from jepa_robot.modules.cost import POSITION_UNIT
+from jepa_robot.modules.intrinsic import fingerprint
 from jepa_robot.robot.contract import RobotContract
 
 RECORDED = ("goal", "goal_unit", "data", "recipe", "results")
@@ -182,6 +183,7 @@ def _write(
         described = {
             **manifest,
             "terms": NEEDS,
+            "intrinsic": fingerprint(),
             "opset": OPSET,
             "parity": {**manifest.get("parity", {}), **parity},
             "torch": torch.__version__,

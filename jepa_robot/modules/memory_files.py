@@ -15,6 +15,7 @@ import numpy as np
 from jepa_robot.dataset import About, InvalidDataset, dataset_bytes, read_about, read_episodes
 from jepa_robot.files import IsLocked, lock, write_atomically
 from jepa_robot.models import Bundle
+from jepa_robot.modules.intrinsic import fingerprint
 from jepa_robot.modules.memory import FIELDS
 
 PART = 1024  # steps of a file
@@ -198,7 +199,12 @@ def _together(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 def _about(bundle: Bundle) -> About:
     interface = {name: bundle.manifest[name] for name in INTERFACE}
-    run = {"bundle": bundle.id, "space": bundle.space, "terms": list(bundle.terms)}
+    run = {
+        "bundle": bundle.id,
+        "space": bundle.space,
+        "terms": list(bundle.terms),
+        "intrinsic": fingerprint(),
+    }
     return About(interface, runs=(run,))
 
 
@@ -210,6 +216,7 @@ def _check(path: Path, about: About | None, wanted: About) -> None:
             f"{path}: is of latent space {space!r} (bundle {found.get('bundle')}), expected "
             f"{expected!r} (bundle {wanted.runs[0]['bundle']})"
         )
-    terms, expected = found.get("terms"), wanted.runs[0]["terms"]
-    if terms != expected:
-        raise InvalidDataset(f"{path}: has costs of {terms}, expected of {expected}")
+    for field in ("terms", "intrinsic"):
+        known, expected = found.get(field), wanted.runs[0][field]
+        if known != expected:
+            raise InvalidDataset(f"{path}: its costs' {field} are {known}, expected {expected}")

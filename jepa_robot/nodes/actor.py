@@ -67,6 +67,8 @@ class ActorNode(AgentNode):
 
     def build(self, bundle: Bundle) -> tuple[WorldModel, Cost, Actor]:
         model, cost = WorldModel(bundle), Cost(bundle, self.contract)
+        if not self._requests:
+            cost.check("plan")
         return model, cost, Actor(bundle, model, cost, self._requests)
 
     def prepare(
