@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from jepa_robot.learning.fusing import Sizes, stage_size
-from jepa_robot.learning.intrinsic import clearance, comfort
+from jepa_robot.learning.intrinsic import clearance, comfort, unpack
 from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.terms import all_terms
 from jepa_robot.modules.intrinsic import JOINTS, limits_of
 
 CANDIDATES, DRAWS, HORIZON = 7, 2, 4
+PLACED = ("turns", "shifts", "tip", "spheres", "boxes")
 
 
 def imagined_costs(agent: Agent, sizes: Sizes, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -101,6 +102,11 @@ def _inputs(sizes: Sizes, states: Tensor) -> dict[str, Tensor]:
         return torch.randn(shape, generator=random)
 
     limits = torch.from_numpy(limits_of(None).copy())
+    for name, part in unpack(limits).items():  # an arm of some shape among some boxes
+        if name in PLACED:
+            part.copy_(0.3 * drawn(*part.shape))
+        if name == "apart":
+            part.fill_(1)
     felt = states[:, : sizes.joints]
     for row, ends in enumerate((felt.amin(dim=0), felt.amax(dim=0), torch.ones(sizes.joints))):
         limits[row * JOINTS : row * JOINTS + sizes.joints] = ends

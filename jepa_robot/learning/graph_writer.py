@@ -59,6 +59,9 @@ class GraphWriter:
         for tensor in model.graph.initializer:
             names[tensor.name] = self.weight(tensor)
         for node in model.graph.node:
+            if node.op_type == "Constant" and node.attribute[0].name == "value":
+                names[node.output[0]] = self.weight(node.attribute[0].t)
+                continue
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
             copy.name = ""

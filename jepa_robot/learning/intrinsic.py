@@ -13,9 +13,6 @@ from jepa_robot.modules.intrinsic import LAYOUT, LINKS, SPHERES
 LIMIT_MARGIN = 0.1  # rad: nearer to a joint limit than this costs
 OUTSIDE = 0.1  # m: out of the workspace by this costs 1
 SMALLEST = 1e-12  # squared m; nearer than that there is no way down
-_LINK = torch.arange(LINKS * SPHERES) // SPHERES
-PAIRS = torch.nonzero(_LINK[None] > _LINK[:, None] + 1).T  # of spheres
-AWAY = torch.eye(len(_LINK))[:, PAIRS[0]] - torch.eye(len(_LINK))[:, PAIRS[1]]
 
 
 class Moved(NamedTuple):
@@ -80,7 +77,7 @@ def clearance(joints: Tensor, limits: Tensor) -> Tensor:
     outside = torch.relu(hand - upper) + torch.relu(lower - hand)
     near = of["near"]
     terms = [
-        torch.relu(1 - selves / near).square() @ kept,
+        kept @ torch.relu(1 - selves / near).square(),
         torch.relu(1 - boxes / near).square().flatten(1).sum(dim=1),
         (outside / OUTSIDE).square().sum(dim=1),
     ]
@@ -106,15 +103,20 @@ def place(joints: Tensor, of: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def between_links(places: Tensor, of: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Distances (m) ``[M, pairs]`` of links' spheres from each other, and which count ``[pairs]``.
+    """Distances (m) ``[pairs, M]`` of links' spheres from each other, and which count ``[pairs]``.
 
     Links that follow each other are no pairs.
     """
-    radii = of["spheres"][:, :, 3].flatten()
-    away = (places.flatten(0, 1) @ AWAY).unflatten(0, (-1, 3))
+    links = places.permute(2, 1, 0).unflatten(0, (LINKS, SPHERES))
+    radii = of["spheres"][:, :, 3]
+    away, touching = [], []
+    for apart in range(2, LINKS):
+        away.append((links[apart:, None] - links[:-apart, :, None]).flatten(0, 2))
+        touching.append((radii[apart:, None] + radii[:-apart, :, None]).flatten())
+    away = torch.cat(away)
     far = (away * away).sum(dim=1).clamp(min=SMALLEST).sqrt()
-    kept = of["apart"].flatten()[PAIRS[0] // SPHERES * LINKS + PAIRS[1] // SPHERES]
-    return far - radii[PAIRS[0]] - radii[PAIRS[1]], kept
+    kept = of["apart"][:, None].expand(-1, SPHERES**2).flatten()
+    return far - torch.cat(touching)[:, None], kept
 
 
 def from_boxes(places: Tensor, of: dict[str, Tensor]) -> Tensor:

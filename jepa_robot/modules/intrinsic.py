@@ -39,7 +39,7 @@ LAYOUT = MappingProxyType(
         "shifts": (JOINTS, 2, 3),
         "tip": (3,),
         "spheres": (LINKS, SPHERES, 4),  # centre and radius, m, in the joint's frame
-        "apart": (LINKS, LINKS),  # 1 for links that are kept apart
+        "apart": ((LINKS - 1) * (LINKS - 2) // 2,),  # 1 for pairs of links that are kept apart
         "boxes": (BOXES, 2, 3),  # corners, m, base frame
     }
 )
@@ -106,9 +106,10 @@ def _fill(parts: dict[str, np.ndarray], contract: RobotContract) -> None:
     for link, joint in enumerate(moved):
         if shapes := clearance.shapes_of(joint):
             parts["spheres"][link] = fit_spheres(shapes, SPHERES)
-        for other, another in enumerate(moved[:link]):
-            is_kept = link > other + 1 and clearance.keeps_apart(joint, another)
-            parts["apart"][other, link] = is_kept
+    pairs = ((link, link + apart) for apart in range(2, LINKS) for link in range(LINKS - apart))
+    for index, (link, other) in enumerate(pairs):
+        if other < len(moved):
+            parts["apart"][index] = clearance.keeps_apart(moved[link], moved[other])
     centres = parts["spheres"][0, :, :3]
     parts["spheres"][0, :, :3] = centres @ to_base.rotation.T + to_base.translation
 
