@@ -8,8 +8,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from jepa_robot import graph
+from jepa_robot.learning import intrinsic_graphs
 from jepa_robot.robot.contract import load_contract
 from tests.tiny_bundle import build
 
@@ -28,6 +30,22 @@ def contract():
 def tiny(tmp_path_factory, contract) -> Path:
     """The folder of a bundle of a few matrices that fits the Panda."""
     return build(tmp_path_factory.mktemp("models") / "tiny", contract)
+
+
+@pytest.fixture(scope="session")
+def milder(tmp_path_factory, contract) -> Path:
+    """The folder of a bundle in whose fused graphs effort costs half of what it does."""
+    comfort = intrinsic_graphs.comfort
+
+    def mild(*moved):
+        return comfort(*moved) * torch.tensor([1.0, 1.0, 0.5, 1.0, 1.0])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(intrinsic_graphs, "comfort", mild)
+        intrinsic_graphs.intrinsic_graphs.cache_clear()
+        path = build(tmp_path_factory.mktemp("models") / "milder", contract, name="milder")
+    intrinsic_graphs.intrinsic_graphs.cache_clear()
+    return path
 
 
 @pytest.fixture

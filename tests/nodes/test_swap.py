@@ -142,7 +142,7 @@ def foreign(path, source):
 
 
 def test_what_cannot_be_used_is_refused_by_name_and_the_agent_goes_on(
-    start, tiny, better, tmp_path
+    start, tiny, better, milder, tmp_path
 ):
     old = Bundle(tiny).id
     cut = tmp_path / "cut"
@@ -157,6 +157,7 @@ def test_what_cannot_be_used_is_refused_by_name_and_the_agent_goes_on(
             (damaged(tmp_path / "damaged", better), "policy.onnx: gives what is not finite"),
             (foreign(tmp_path / "foreign", better), "is of latent space"),
             (cut, "policy.onnx: SHA-256 is"),
+            (milder, "plan.onnx: its intrinsic term 'effort' differs"),
             (tmp_path / "nowhere", "nowhere"),
         ):
             announce(client, path)
