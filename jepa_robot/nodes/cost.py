@@ -35,11 +35,12 @@ class CostNode(AgentNode):
     def adopt(self, built: tuple[Cost, Cost]) -> None:
         self._cost, self._imagined = built
         self._last: tuple[int, np.ndarray] | None = None
-        self._predicted: tuple[int, np.ndarray] | None = None
+        self._predicted = self._acted = (0, None)
 
     def connect(self) -> None:
         self.subscribe(Image, "state", self._on_state, DATA)
         self.subscribe(Image, "prediction", self._on_prediction, DATA)
+        self.subscribe(Image, "action", self._on_action, DATA)
         self.subscribe(Image, requests.ROLLOUTS, self._on_rollouts, COMMAND)
 
     def parse(self, sections: dict, bundle: Bundle) -> CostConfig:
@@ -54,8 +55,7 @@ class CostNode(AgentNode):
         state = messages.read_tensor(
             message, "state", self.bundle.state_size, frame_id=self.frame_of(stamp)
         )
-        before, surprise = self._led_to(stamp, state)
-        terms = self._cost.terms(state, before=before, surprise=surprise)
+        terms = self._cost.terms(state, **self._led_to(stamp, state))
         terms *= self._cost.config.weights
         self._last = (stamp, state)
         self._publisher.publish(messages.tensor_message(terms, stamp, self.frame_of(stamp)))
@@ -67,16 +67,24 @@ class CostNode(AgentNode):
         )
         self._predicted = (stamp, predicted)
 
-    def _led_to(self, stamp: int, state: np.ndarray) -> tuple[np.ndarray | None, float]:
-        """The state ``[S]`` a step before, None if it is not known, and the surprise since."""
-        if self._last is None:
-            return None, 0.0
-        last, before = self._last
-        if abs(stamp - last - self._step) >= self._step // 2:
-            return None, 0.0
-        since, predicted = self._predicted or (0, None)
-        is_known = since == last and predicted is not None
-        return before[0], surprise_of(self.bundle, predicted, state) if is_known else 0.0
+    def _on_action(self, message: Image) -> None:
+        stamp = messages.from_time(message.header.stamp)
+        action = messages.read_tensor(
+            message, "action", self.bundle.action_size, frame_id=self.frame_of(stamp)
+        )
+        self._acted = (stamp, action)
+
+    def _led_to(self, stamp: int, state: np.ndarray) -> dict:
+        """What is known of how a state came: the one a step before, the action, the surprise."""
+        if self._last is None or abs(stamp - self._last[0] - self._step) >= self._step // 2:
+            return {}
+        since, before = self._last
+        known = {"before": before[0]}
+        if self._acted[0] == since:
+            known["actions"] = self._acted[1]
+        if self._predicted[0] == since:
+            known["surprise"] = surprise_of(self.bundle, self._predicted[1], state)
+        return known
 
     def _on_rollouts(self, message: Image) -> None:
         request, starts, states, actions = requests.read_rollouts(message, self.bundle)

@@ -1,5 +1,6 @@
 """The whole agent through ROS: it comes up, acts, switches modes, survives what happens to it."""
 
+import functools
 import json
 import math
 import signal
@@ -14,6 +15,7 @@ from jepa_robot import processes
 from jepa_robot.cli.evaluate import run_evaluation
 from jepa_robot.dataset import read_episodes
 from jepa_robot.models import Bundle
+from jepa_robot.modules.configurator import load_task
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.messages import EVERY_ONE, LATCHED
 
@@ -252,6 +254,33 @@ def test_a_configuration_that_a_module_refuses_is_told(start, tiny):
         assert "names ['magic']" in errors[99, "cost"]
         for node in ("actor", "cost"):  # no way round the configurator
             assert "cost.weights.joint_limits is 0, expected 0.1 to 100" in errors[100, node]
+
+
+def test_measured_states_cost_the_effort_that_led_there(start, tiny, contract):
+    bundle = Bundle(tiny)
+    sizes = {"action": bundle.action_size, "cost": len(bundle.terms)}
+    seen = {topic: {} for topic in sizes}
+    effort = list(bundle.terms).index("effort")
+    step = round(1e9 * contract.rates.time_step)
+
+    def take(topic, message):
+        tensor = messages.read_tensor(message, topic, sizes[topic])
+        seen[topic][messages.from_time(message.header.stamp)] = tensor[0]
+
+    def followed():
+        return [stamp for stamp in seen["action"] if stamp + step in seen["cost"]]
+
+    with start(simulator="lockstep") as (client, _):
+        for topic in sizes:
+            client.listen(Image, topic, functools.partial(take, topic), EVERY_ONE)
+        client.wait_until_ready()
+        client.set_goal_position(GOAL)
+        client.wait(lambda: len(followed()) > 10, "actions, and what they cost")
+    weight = load_task("reach").weights["effort"]
+    efforts = [weight * np.square(seen["action"][stamp]).sum() for stamp in followed()]
+    found = [seen["cost"][stamp + step][effort] for stamp in followed()]
+    assert min(efforts) > 0
+    np.testing.assert_allclose(found, efforts, rtol=1e-4)
 
 
 def test_a_tasks_deadline_is_kept_and_what_it_costs_is_counted(start):

@@ -220,7 +220,7 @@ def test_what_candidates_and_rollouts_may_be_is_checked(spread, tiny):
             client.wait(
                 lambda node=node, says=says: says in client.message_of(node), f"{node}'s refusal"
             )
-        columns = bundle.state_size + bundle.action_size
+        columns = 2 * bundle.state_size + bundle.action_size
         rollouts = messages.tensor_message(np.zeros((2, columns)), 1, f"{bundle.id}#99.rogue.1")
         rogue.publish(rollouts)
         said = "rollouts are for configuration 99, expected one of [1]"
