@@ -39,6 +39,7 @@ from jepa_robot.models import FLOAT32, PRECISIONS, Bundle
 from jepa_robot.modules.configurator import load_task
 from jepa_robot.modules.cost import Cost, CostConfig
 from jepa_robot.modules.imagined import Imagined
+from jepa_robot.modules.intrinsic import limits_of
 from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.planning import PLANNERS, make_planner, read_planner
 from jepa_robot.robot.contract import RobotContract, load_contract
@@ -196,15 +197,13 @@ class Work:
 
     @cached_property
     def _known(self) -> dict[str, torch.Tensor]:
-        limits = load_contract(ROBOT).limits
         weights = [WEIGHTS.get(term, 0.0) for term in self.bundle.terms]
         known = {
             "state": self.state,
             "goal_latent": np.zeros(self.sizes.latent),
             "goal_encoded": np.zeros(self.sizes.latent),
             "goal_position": self.goal,
-            "lower": limits("lower"),
-            "upper": limits("upper"),
+            "limits": limits_of(load_contract(ROBOT)),
             "weights": np.array(weights),
         }
         return {name: torch.from_numpy(np.float32(value)) for name, value in known.items()}

@@ -15,6 +15,7 @@ from jepa_robot.learning.intrinsic import clearance, comfort, unpack
 from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.terms import all_terms
 from jepa_robot.modules.intrinsic import JOINTS, limits_of
+from jepa_robot.robot.contract import INTRINSIC
 
 CANDIDATES, DRAWS, HORIZON = 7, 2, 4
 PLACED = ("turns", "shifts", "tip", "spheres", "boxes")
@@ -63,9 +64,11 @@ def _intrinsic(
         for states in (state, before)
     )
     surprise = torch.zeros(len(state))
-    return torch.cat(
-        [comfort(*now, *past, action, surprise, limits), clearance(now[0], limits)], dim=1
-    )
+    motion = comfort(*now, *past, action, surprise, limits)
+    places = torch.zeros(len(state), len(INTRINSIC) - motion.shape[1])
+    if inputs["weights"][motion.shape[1] : len(INTRINSIC)].any():
+        places = clearance(now[0], limits)
+    return torch.cat([motion, places], dim=1)
 
 
 def fused_parity(folder: Path, sizes: Sizes, agent: Agent, states: Tensor) -> dict[str, float]:
