@@ -19,7 +19,7 @@ from jepa_robot.learning.fused_parity import fused_parity
 from jepa_robot.learning.fusing import Sizes, fuse
 from jepa_robot.learning.graph_writer import OPSET
 from jepa_robot.learning.lived import Lived
-from jepa_robot.learning.networks import Agent
+from jepa_robot.learning.networks import Agent, Foresight
 from jepa_robot.learning.terms import NEEDS
 from jepa_robot.models import Bundle, write_manifest
 from jepa_robot.modules.cost import POSITION_UNIT
@@ -126,6 +126,7 @@ def write_bundle(
         "history": agent.shape.history,
         "z_size": agent.shape.z,
         "goal_size": agent.shape.goal,
+        "critics": agent.shape.critics,
         "image_size": list(agent.shape.image_size),
     }
     return _write(agent, graphs, Path(folder), described, has_derivatives=has_derivatives)
@@ -150,6 +151,7 @@ def write_version(
     state, action = (torch.from_numpy(part[rows]) for part in (lived.states, lived.actions))
     graphs = _learned_graphs(agent.eval(), state, action)
     described = {**parent.manifest, "parent": parent.id, "learned": learned}
+    described["critics"] = agent.shape.critics
     described["parent_path"] = str(parent.path.resolve())
     known = parent.manifest.get("parity", {})
     described["parity"] = {name: known[name] for name in known if name == "encoder"}
@@ -221,11 +223,10 @@ def _learned_graphs(agent: Agent, state: Tensor, action: Tensor) -> _Graphs:
         graphs["readout"] = (agent.readout, {"latent": latent}, ("position",))
         graphs["goal_encoder"] = (agent.goal_encoder, {"position": position}, ("latent",))
     if agent.critic.is_trained:
-        graphs["critic"] = (
-            agent.critic,
-            {"state": state, "goal_latent": latent.flip(0)},
-            ("cost",),
-        )
+        given = {"state": state, "goal_latent": latent.flip(0)}
+        graphs["critic"] = (agent.critic, given, ("cost",))
+        if agent.shape.critics > 1:
+            graphs["critic"] = (Foresight(agent.critic), given, ("cost", "spread"))
     return graphs
 
 

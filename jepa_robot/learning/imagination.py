@@ -120,14 +120,14 @@ def learn_in_imagination(
     lives = _Lives(recorded, goals, LIVES * config.batch, config.life)
     agent.requires_grad_(False)
     policy, critic, foreseen = agent.policy, agent.critic, copy.deepcopy(agent.critic)
-    critic.network.requires_grad_(True)
+    critic.networks.requires_grad_(True)
     policy.network.requires_grad_(learns_policy)
     decay = {"weight_decay": WEIGHT_DECAY}
     policy_step = Optimizer(
         policy.network.parameters(), config.iterations, config.policy_rate, **decay, norm=1.0
     )
     critic_step = Optimizer(
-        critic.network.parameters(), config.iterations, config.critic_rate, **decay
+        critic.networks.parameters(), config.iterations, config.critic_rate, **decay
     )
     discounts = config.discount ** torch.arange(config.horizon)
     for number in range(config.iterations):
@@ -138,7 +138,7 @@ def learn_in_imagination(
         beyond = config.discount**config.horizon * after[-1]
         if learns_policy:
             policy_step.step(((discounts[:, None] * costs).sum(dim=0) + beyond).mean())
-        returns = _returns(costs.detach(), after.detach(), config)
+        returns = lambda_returns(costs.detach(), after.detach(), config.discount, config.mixing)
         seen = torch.cat(visited[:-1]).detach()
         valued = critic(seen, latent.repeat(config.horizon, 1))
         error = functional.smooth_l1_loss(valued, returns.flatten())
@@ -171,18 +171,28 @@ def imagine(
         noise = config.noise * torch.randn_like(action) * is_noisy
         action = (action + noise).clamp(-1, 1)
         state = agent.predictor(state, action)
-        away = agent.readout(state[:, agent.shape.proprioception :]) - place
-        distance = away.square().sum(dim=1).add(1e-8).sqrt() / unit
-        effort = config.effort * action.square().sum(dim=1)
-        costs.append(distance.clamp(max=config.furthest) + effort)
+        seen = agent.readout(state[:, agent.shape.proprioception :])
+        costs.append(running_cost(seen, place, action, config, unit))
         visited.append(state)
     return visited, torch.stack(costs)
 
 
-def _returns(costs: Tensor, after: Tensor, config: ImaginationConfig) -> Tensor:
+def running_cost(
+    seen: Tensor, place: Tensor, action: Tensor, config: ImaginationConfig, unit: float
+) -> Tensor:
+    """What states cost, ``[...]``: distance from a place in units, up to the furthest, and effort.
+
+    ``seen`` is what is read out of them, ``[..., G]``; actions ``[..., A]`` led there.
+    """
+    distance = (seen - place).square().sum(dim=-1).add(1e-8).sqrt() / unit
+    effort = config.effort * action.square().sum(dim=-1)
+    return distance.clamp(max=config.furthest) + effort
+
+
+def lambda_returns(costs: Tensor, after: Tensor, discount: float, mixing: float) -> Tensor:
     """The lambda-returns ``[H, N]`` of costs and of what is foreseen after each, ``[H, N]``."""
     ahead, returns = after[-1], []
     for cost, value in zip(costs.flip(0), after.flip(0), strict=True):
-        ahead = cost + config.discount * ((1 - config.mixing) * value + config.mixing * ahead)
+        ahead = cost + discount * ((1 - mixing) * value + mixing * ahead)
         returns.append(ahead)
     return torch.stack(returns[::-1])

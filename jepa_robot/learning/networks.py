@@ -28,8 +28,8 @@ class AgentShape:
     (0 if the kinematics are not known, and P is then what is measured), actions A,
     latent D, history K (frames that a latent is made of, each embedded in D / K), goal G (size of
     what a goal position is, 0 if goals are pictures only), z (Z; 0 if the predictor is
-    deterministic). ``relations``: policy and critic are told how hand, object and goal lie to each
-    other.
+    deterministic), critics (1 or more). ``relations``: policy and critic are told how hand, object
+    and goal lie to each other.
 
     Raises:
         ValueError: names the field, its value and what was expected.
@@ -47,9 +47,10 @@ class AgentShape:
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     joints: int = 0
     relations: bool = False
+    critics: int = 1
 
     def __post_init__(self) -> None:
-        one = dict.fromkeys(("cameras", "actions", "latent", "history"), 1)
+        one = dict.fromkeys(("cameras", "actions", "latent", "history", "critics"), 1)
         check_whole(self, "shape", {**one, "proprioception": 0, "goal": 0, "z": 0, "joints": 0})
         size = tuple(self.image_size)
         if len(size) != 2 or not all(isinstance(n, int) and n >= SMALLEST_IMAGE for n in size):
@@ -116,9 +117,11 @@ class GoalConditioned(nn.Module):
         has_places = readout is not None and shape.goal == PLACE and shape.joints > 0
         self.has_relations = shape.relations and has_places
         related = 2 * PLACE * len(REACHES) if self.has_relations else 0
-        self.network = mlp(shape.state + shape.latent + 2 * shape.goal + related, 256, outputs)
+        self.inputs = shape.state + shape.latent + 2 * shape.goal + related
+        self.network = mlp(self.inputs, 256, outputs)
 
-    def compute(self, state: Tensor, goal_latent: Tensor) -> Tensor:
+    def features(self, state: Tensor, goal_latent: Tensor) -> Tensor:
+        """What the network is told."""
         proprioception = self.scale(state[:, : self.proprioception_size])
         latent = state[:, self.proprioception_size :]
         features = [proprioception, latent, goal_latent - latent]
@@ -129,7 +132,7 @@ class GoalConditioned(nn.Module):
             if self.has_relations:
                 hand = hand_place(state[:, : self.proprioception_size])
                 features += [at_reaches(hand - places[0]), at_reaches(places[1] - places[0])]
-        return self.network(torch.cat(features, dim=1))
+        return torch.cat(features, dim=1)
 
 
 class Policy(GoalConditioned):
@@ -139,18 +142,45 @@ class Policy(GoalConditioned):
         super().__init__(shape, readout, shape.actions)
 
     def forward(self, state: Tensor, goal_latent: Tensor) -> Tensor:
-        return torch.tanh(self.compute(state, goal_latent))
+        return torch.tanh(self.network(self.features(state, goal_latent)))
 
 
 class Critic(GoalConditioned):
-    """The trainable cost: what the policy is expected to cost from a state on, ``[N]``."""
+    """The trainable cost: what the policy is expected to cost from a state on, ``[N]``.
+
+    The mean of what several critics foresee, if there are several.
+    """
 
     def __init__(self, shape: AgentShape, readout: Readout | None) -> None:
         super().__init__(shape, readout, 1)
+        self.others = nn.ModuleList(mlp(self.inputs, 256, 1) for _ in range(shape.critics - 1))
         self.register_buffer("is_trained", torch.tensor(False))
 
+    @property
+    def networks(self) -> nn.ModuleList:
+        """All that is learned."""
+        return nn.ModuleList([self.network, *self.others])
+
+    def foresee(self, state: Tensor, goal_latent: Tensor) -> Tensor:
+        """What each foresees, ``[C, N]``."""
+        features = self.features(state, goal_latent)
+        foreseen = [network(features) for network in (self.network, *self.others)]
+        return functional.softplus(torch.cat(foreseen, dim=1)).T
+
     def forward(self, state: Tensor, goal_latent: Tensor) -> Tensor:
-        return functional.softplus(self.compute(state, goal_latent)).squeeze(1)
+        return self.foresee(state, goal_latent).mean(dim=0)
+
+
+class Foresight(nn.Module):
+    """Several critics' mean ``[N]``, and how far they are apart: their standard deviation."""
+
+    def __init__(self, critic: Critic) -> None:
+        super().__init__()
+        self.critic = critic
+
+    def forward(self, state: Tensor, goal_latent: Tensor) -> tuple[Tensor, Tensor]:
+        foreseen = self.critic.foresee(state, goal_latent)
+        return foreseen.mean(dim=0), foreseen.std(dim=0)
 
 
 class GoalEncoder(nn.Module):

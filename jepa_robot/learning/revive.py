@@ -33,7 +33,10 @@ def revive(bundle: Bundle) -> Agent:
         if network is None or not bundle.has(name):
             continue
         graph = onnx.load(str(bundle.path / f"{name}.onnx")).graph
-        known = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+        known = {
+            one.name.removeprefix(f"{name}."): numpy_helper.to_array(one)
+            for one in graph.initializer
+        }
         needed = {parameter for parameter, _ in network.named_parameters()}
         for parameter, value in network.state_dict().items():
             found = known.get(parameter)
@@ -68,4 +71,5 @@ def _shape(bundle: Bundle) -> AgentShape:
         predictor=PredictorConfig(**jepa.get("predictor", {})),
         joints=len(manifest["joints"]) if feels_hand else 0,
         relations=jepa.get("relations", False),
+        critics=manifest.get("critics", 1),
     )
