@@ -1,10 +1,11 @@
-"""Learning while the agent lives: its short-term memory, and how it adapts to a changed world.
+"""Learning while the agent lives: memory, critic, and how it adapts to a changed world.
 
 `jepa-robot bench learning` fills a memory with a million states of a push bundle's size, and
-measures what it takes and how long looking up takes, beside looking at all of them. Then it changes
-the world under the agent, lets it live there for ten minutes, learn from that, and compares it with
-one that does not learn, on the same goals. That takes an hour; what is done is kept under
-runs/learning and not done again.
+measures what it takes and how long looking up takes, beside looking at all of them. It plans with
+and without the critic, over short and long horizons, and with critics of several origins, and
+compares what they foresee with what came. Then it changes the world under the agent, lets it live
+there for ten minutes, learn from that, and compares it with one that does not learn, on the same
+goals. That takes hours; what is done is kept under runs/learning and not done again.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from _foresight import Foresight
+from _lives import TASK, live
 from _report import Report, Row
 from _seeds import Results
 
@@ -31,15 +34,11 @@ from jepa_robot.learning.learner import LearnerConfig, learn
 from jepa_robot.learning.lived import Lived
 from jepa_robot.learning.revive import revive
 from jepa_robot.models import Bundle
-from jepa_robot.modules.actor import MODE_1
-from jepa_robot.modules.agent import InProcessAgent
 from jepa_robot.modules.configurator import load_task
 from jepa_robot.modules.memory import FIELDS, KINDS, Memory
 from jepa_robot.modules.memory_files import MemoryFiles, read_memory
 from jepa_robot.robot.contract import load_contract
-from jepa_robot_sim.exploration import practice_noise
 from jepa_robot_sim.scenes import Variation
-from jepa_robot_sim.world import ArmWorld
 
 BUNDLE = "push_panda"
 STEPS, QUICK_STEPS = 1_000_000, 20_000
@@ -50,7 +49,7 @@ EPISODE = 50  # steps
 CAUSES = 10  # of what a state is a smooth function of: two of a block, the rest of an arm
 SECOND = 20  # steps of a second, that are written at once
 RUNS = Path("runs/learning")
-ROBOT, TASK = "panda_push", "push"
+ROBOT = "panda_push"
 TEST_SEED, LIFE_SEED = 8000, 9000  # of goals: to judge by, and to live with
 GOALS, QUICK_GOALS = 50, 2
 ROUNDS, QUICK_ROUNDS = 3, 1  # of living and learning
@@ -64,6 +63,7 @@ class Part(str, Enum):
     """What is measured."""
 
     memory = "memory"
+    critic = "critic"
     adaptation = "adaptation"
 
 
@@ -82,11 +82,15 @@ def main(
     folder = RUNS / "quick" if quick else RUNS
     if quick:
         shutil.rmtree(folder, ignore_errors=True)
+    contract = load_contract(ROBOT)
+    foresight = Foresight(contract, Bundle(BUNDLE), folder / "critic", seed, quick)
+    if Part.critic in parts:
+        foresight.run()
     adaptation = Adaptation(folder, seed, quick)
     if Part.adaptation in parts:
         for one in change or adaptation.changes:
             adaptation.run(one)
-    for row in adaptation.rows():
+    for row in [*foresight.rows(), *adaptation.rows()]:
         report.add(row)
     report.write(full=not quick, json_file=json_file, merge=True)
 
@@ -232,7 +236,9 @@ class Adaptation:
         rounds = QUICK_ROUNDS if self._is_quick else ROUNDS
         lived, taken, seconds = [], 0, 0.0
         for number in range(rounds):
-            lived += self._live(bundle, variation, number)
+            count = QUICK_LIVED if self._is_quick else LIVED
+            life = LIFE_SEED + 1000 * self._seed + 100 * number
+            lived += live(self._contract, bundle, count, life, NOISE, variation=variation)
             begin = time.process_time()
             config = LearnerConfig.of(20 if self._is_quick else 600, self._seed)
             candidate, scores = learn(revive(bundle), lived, config, UNIT)
@@ -247,28 +253,6 @@ class Adaptation:
             seconds += time.process_time() - begin
         more = {"taken": taken, "minutes": seconds / 60}
         self._judge(change, "learned", bundle, variation, **more)
-
-    def _live(self, bundle: Bundle, variation: Variation, number: int) -> list[dict]:
-        """Episodes of states and noisy actions."""
-        count = QUICK_LIVED if self._is_quick else LIVED
-        seed = LIFE_SEED + 1000 * self._seed + 100 * number
-        judge, episodes = sample_episodes(self._contract, TASK, count, seed)
-        rng, lived = np.random.default_rng(seed), []
-        world, agent = ArmWorld(self._contract, judge), InProcessAgent(self._contract, bundle)
-        task = replace(load_task(TASK), mode=MODE_1)
-        for plain in episodes:
-            episode = replace(plain, variation=variation)
-            agent.begin(agent.configurator.with_image(task, world.goal_images(episode)))
-            noise = NOISE * practice_noise(rng, judge.steps, self._contract.actions.size)
-            frame, states, actions = world.reset(episode), [], []
-            for added in noise:
-                action = np.clip(agent.act(frame.observation) + added, -1, 1).astype(np.float32)
-                states.append(agent.state[0])
-                actions.append(action)
-                frame = world.step(action)
-            lived.append({"state": np.array(states), "action": np.array(actions)})
-        world.close()
-        return lived
 
     def _judge(
         self, change: str, who: str, bundle: Bundle, variation: Variation, **more: float

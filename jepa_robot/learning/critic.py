@@ -149,9 +149,11 @@ class _Memory:
             self._goals = agent.goal_encoder(self._places)
         self._episodes = np.repeat(np.arange(len(lived.lengths)), lived.lengths)
         self._ends = np.cumsum(lived.lengths)
-        count = (config.members, len(lived.lengths))
-        halves = rng.integers(2, size=count) if config.members > 1 else np.ones(count)
-        self._counts = torch.from_numpy((halves / halves.mean()).astype(np.float32))
+        counts = np.ones((config.members, len(lived.lengths)), np.float32)
+        if config.members > 1:
+            order = rng.permuted(np.tile(np.arange(counts.shape[1]), (config.members, 1)), axis=1)
+            counts = 2 * (order < (counts.shape[1] + 1) // 2).astype(np.float32)
+        self._counts = torch.from_numpy(counts)
 
     def draw(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """States ``[W + 1, B, S]``, actions ``[W, B, A]``, places ``[B, G]``, goals ``[B, D]``.
