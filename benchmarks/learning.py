@@ -3,9 +3,10 @@
 `jepa-robot bench learning` fills a memory with a million states of a push bundle's size, and
 measures what it takes and how long looking up takes, beside looking at all of them. It plans with
 and without the critic, over short and long horizons, and with critics of several origins, and
-compares what they foresee with what came. Then it changes the world under the agent, lets it live
-there for ten minutes, learn from that, and compares it with one that does not learn, on the same
-goals. That takes hours; what is done is kept under runs/learning and not done again.
+compares what they foresee with what came; plans with and without seeds of the policy; and swaps
+bundles while the arm moves. Then it changes the world under the agent, lets it live there for ten
+minutes, learn from that, and compares it with one that does not learn, on the same goals. That
+takes hours; what is done is kept under runs/learning and not done again.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ import typer
 from _foresight import Foresight
 from _lives import TASK, live
 from _report import Report, Row
+from _seeding import Seeding
 from _seeds import Results
+from _swaps import measure_swaps
 
 from jepa_robot.evaluation import InProcessRunner, evaluate, sample_episodes
 from jepa_robot.learning.export import write_version
@@ -64,6 +67,8 @@ class Part(str, Enum):
 
     memory = "memory"
     critic = "critic"
+    seeding = "seeding"
+    swaps = "swaps"
     adaptation = "adaptation"
 
 
@@ -86,11 +91,16 @@ def main(
     foresight = Foresight(contract, Bundle(BUNDLE), folder / "critic", seed, quick)
     if Part.critic in parts:
         foresight.run()
+    seeding = Seeding(folder / "seeding", quick)
+    if Part.seeding in parts:
+        seeding.run()
+    if Part.swaps in parts:
+        measure_swaps(report, quick)
     adaptation = Adaptation(folder, seed, quick)
     if Part.adaptation in parts:
         for one in change or adaptation.changes:
             adaptation.run(one)
-    for row in [*foresight.rows(), *adaptation.rows()]:
+    for row in [*foresight.rows(), *seeding.rows(), *adaptation.rows()]:
         report.add(row)
     report.write(full=not quick, json_file=json_file, merge=True)
 

@@ -11,7 +11,7 @@ predictor       state [N, S], action [N, A], z [N, Z]                       next
 policy          state [N, S], goal_latent [N, D]                            action [N, A]
 readout         latent [N, D]                                               position [N, G] (m)
 goal_encoder    position [N, G] (m)                                         latent [N, D]
-critic          state [N, S], goal_latent [N, D]                            cost [N]
+critic          state [N, S], goal_latent [N, D]                            cost [N], spread [N]
 cost            state [M, S], action [M, A], GOAL                           terms [M, T]
 plan            state [N or 1, S], actions [N, H, A], z [N, K, H, Z],       costs [N, K],
                 GOAL, CRITIC, LIMITS, weights [W], step_weights [H]         states [N, K, H, S]
@@ -31,7 +31,8 @@ that actions move (M = 2J + 1, else 2J); the hand's place and velocity may follo
 kinematics in the encoder's graph (P = M + 6, else M). The latent is made of the last K
 frames; images lack that axis where K is 1. Views are how far each camera's picture is
 from the training pictures, 1 the limit; an encoder may lack them. Z may be 0. A bundle for goal
-images alone has neither readout nor goal encoder, and many have no critic.
+images alone has neither readout nor goal encoder, and many have no critic; a single critic has no
+spread.
 
 The last six are made of the others and of the T cost terms of tasks that the manifest names: a
 rollout over H steps and K draws of z with what it costs, once more with weights and activations of
