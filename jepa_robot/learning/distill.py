@@ -3,7 +3,8 @@
 "A Path Towards Autonomous Machine Intelligence" (LeCun, 2022), section 3.1.3. The planner that
 labels is the run-time one, on the exported graphs. After a first round on recorded states, the
 policy is rolled out in the world model and the planner labels where it went, noise included
-(DAgger, Ross et al. 2011, in imagination): no simulator is needed.
+(DAgger, Ross et al. 2011, in imagination): no simulator is needed. Where the planner is not sure,
+that is where plans from the same state differ, its actions count less.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ from jepa_robot.robot.contract import RobotContract
 
 WEIGHTS = {"goal_latent": 1.0, "effort": 0.002, "joint_limits": 1.0}
 JUDGED = 4096  # pairs
+DOUBT = 0.2  # of the plans' actions: a standard deviation at which they count half
 NEAREST_OF = (1, 8, 64, 512)  # goals: the nearest of so many random frames, in latent distance
 
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Settings: planner's decisions a round, rounds, optimiser steps a round."""
+    """Settings: planner's decisions a round, plans a decision, rounds, optimiser steps a round."""
 
     decisions: int = 2000
     rounds: int = 3
@@ -44,6 +46,7 @@ class DistillConfig:
     learning_rate: float = 1e-3
     imagined_steps: int = 20
     noise: float = 0.3  # standard deviation of the action noise in imagination
+    plans: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -78,23 +81,46 @@ def distill(
     rng = np.random.default_rng(config.seed)
     torch.manual_seed(config.seed)
     total = config.decisions * config.rounds
-    inputs, goals, labels = [], [], []
+    inputs, goals, labels, weights = [], [], [], []
     held_out = float("nan")
     for round_number in range(config.rounds):
         state, goal = sample_pairs(agent, states, config.decisions, rng)
         if round_number > 0:
             state = imagine(agent, state, goal, config, rng)
         label = np.empty((len(state), agent.shape.actions), np.float32)
+        weight = np.ones(len(state), np.float32)
         for index in range(len(state)):
-            label[index] = planner.decide(state[index : index + 1], goal[index])
+            pair = state[index : index + 1], goal[index]
+            planned = np.stack([planner.decide(*pair) for _ in range(config.plans)])
+            label[index], weight[index] = planned.mean(axis=0), confidence(planned)
             if progress is not None:
                 progress(round_number * config.decisions + index + 1, total)
         held_out = _disagreement(agent, state, goal, label)
         inputs.append(state)
         goals.append(goal)
         labels.append(label)
-        fit_policy(agent, *map(np.concatenate, (inputs, goals, labels)), config, rng)
+        weights.append(weight)
+        known = map(np.concatenate, (inputs, goals, labels))
+        fit_policy(agent, *known, config, rng, np.concatenate(weights))
     return held_out
+
+
+def confidence(planned: np.ndarray) -> float:
+    """How much the mean of actions ``[K, A]`` counts, that were planned from the same state."""
+    return 1 / (1 + float(planned.var(axis=0).mean()) / DOUBT**2)
+
+
+def disagreement(
+    agent: Agent, planner: Planner, states: np.ndarray, count: int, seed: int
+) -> Callable[[Agent], float]:
+    """Of any agent's policy from the planner, mean squared, in so many of the states.
+
+    Goals are latents of states, too; the planner is asked once.
+    """
+    state, goal = sample_pairs(agent, states, count, np.random.default_rng(seed))
+    pairs = zip(np.split(state, count), goal, strict=True)
+    label = np.stack([planner.decide(*pair) for pair in pairs])
+    return lambda other: _disagreement(other, state, goal, label)
 
 
 @torch.no_grad()
@@ -129,15 +155,11 @@ def compile_policy(
     agent = revive(bundle)
     lived, held_out = pieces_of(episodes)
     planner = Planner(bundle, contract, config.seed, task.weights, task.planner)
-    rng = np.random.default_rng(config.seed)
     count = max(1, config.decisions // HELD_OUT)
-    state, goal = sample_pairs(agent, held_out.states, count, rng)
-    pairs = zip(np.split(state, count), goal, strict=True)
-    label = np.stack([planner.decide(*pair) for pair in pairs])
-    before = _disagreement(agent, state, goal, label)
+    judge = disagreement(agent, planner, held_out.states, count, config.seed)
+    before = judge(agent)
     distill(agent, planner, lived.states, config, progress)
-    after = _disagreement(agent, state, goal, label)
-    return agent, {"disagreement": after, "disagreement_before": before}
+    return agent, {"disagreement": judge(agent), "disagreement_before": before}
 
 
 def sample_pairs(
@@ -188,9 +210,12 @@ def fit_policy(
     labels: np.ndarray,
     config: DistillConfig,
     rng: np.random.Generator,
+    weights: np.ndarray | None = None,
 ) -> None:
-    """Regress actions ``[N, A]``."""
+    """Regress actions ``[N, A]``, which count as ``weights`` ``[N]`` say, or all alike."""
     state, goal, label = map(torch.from_numpy, (states, goals, labels))
+    weight = torch.ones(len(labels)) if weights is None else torch.from_numpy(weights)
+    weight = weight / weight.mean()
     optimizer = Optimizer(
         agent.policy.network.parameters(),
         config.iterations,
@@ -200,7 +225,8 @@ def fit_policy(
     for _ in range(config.iterations):
         chosen = torch.from_numpy(rng.integers(len(label), size=config.batch))
         action = agent.policy(state[chosen], goal[chosen])
-        optimizer.step((action - label[chosen]).square().mean())
+        error = (action - label[chosen]).square().mean(dim=1)
+        optimizer.step((weight[chosen] * error).mean())
 
 
 def clone_behaviour(

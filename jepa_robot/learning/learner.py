@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jepa_robot.learning.distill import DistillConfig, Planner, disagreement, distill
 from jepa_robot.learning.imagination import (
     ImaginationConfig,
     imagine,
     learn_in_imagination,
 )
-from jepa_robot.learning.lived import Lived, pieces_of
+from jepa_robot.learning.lived import HELD_OUT, Lived, pieces_of
 from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.refinement import RefinementConfig, refine_predictor
 
@@ -45,13 +46,18 @@ class LearnerConfig:
         )
     )
 
+    distill: DistillConfig = field(
+        default_factory=lambda: DistillConfig(decisions=300, plans=2, rounds=2, iterations=600)
+    )
+
     @classmethod
     def of(cls, iterations: int, seed: int) -> LearnerConfig:
-        """As many iterations of each."""
-        usual = cls()
+        """As many iterations of each, and half as many of the planner's decisions a round."""
+        usual, given = cls(), {"iterations": iterations, "seed": seed}
         return cls(
-            dataclasses.replace(usual.refinement, iterations=iterations, seed=seed),
-            dataclasses.replace(usual.imagination, iterations=iterations, seed=seed),
+            dataclasses.replace(usual.refinement, **given),
+            dataclasses.replace(usual.imagination, **given),
+            dataclasses.replace(usual.distill, decisions=(iterations + 1) // 2, **given),
         )
 
 
@@ -60,18 +66,19 @@ class Scores:
     """Of a candidate and of what it came from, on episodes that neither has learned from.
 
     ``prediction``: squared error of states, some steps ahead, in units of their variance.
-    ``cost``: of the policy, a step, imagined by the candidate's predictor.
+    ``policy``: what it costs a step, imagined by the candidate's predictor; or, where it learned
+    from plans, how far it is from the planner, mean squared.
     """
 
     prediction: float
     prediction_before: float
-    cost: float
-    cost_before: float
+    policy: float
+    policy_before: float
 
     @property
     def is_better(self) -> bool:
         """Whether to take the candidate. NaN is not better."""
-        return self.prediction <= self.prediction_before and self.cost <= self.cost_before
+        return self.prediction <= self.prediction_before and self.policy <= self.policy_before
 
     def told(self) -> dict[str, float]:
         """By name, to three digits."""
@@ -147,6 +154,7 @@ def learn(
     config: LearnerConfig,
     unit: float,
     progress: Callable[[int, int], None] | None = None,
+    planner: Planner | None = None,
 ) -> tuple[Agent, Scores]:
     """A candidate that learned from what was lived; the agent is left as it is.
 
@@ -156,6 +164,7 @@ def learn(
         config: settings.
         unit: how far from its goal costs 1, in units of the readout.
         progress: called with steps of each part done and to do.
+        planner: whose plans the policy learns from; None to learn it in imagination.
 
     Raises:
         InvalidDataset: there are too few or too short episodes.
@@ -166,9 +175,16 @@ def learn(
     candidate = copy.deepcopy(agent)
     refine_predictor(candidate, training, config.refinement, progress)
     predictions = [prediction_error(one, held_out, horizon) for one in (candidate, agent)]
-    before = imagined_cost(candidate, held_out, config.imagination, unit)
-    learn_in_imagination(candidate, training.states, config.imagination, unit, progress)
-    after = imagined_cost(candidate, held_out, config.imagination, unit)
+    if planner is None:
+        before = imagined_cost(candidate, held_out, config.imagination, unit)
+        learn_in_imagination(candidate, training.states, config.imagination, unit, progress)
+        after = imagined_cost(candidate, held_out, config.imagination, unit)
+    else:
+        count = max(1, config.distill.decisions // HELD_OUT)
+        judge = disagreement(agent, planner, held_out.states, count, config.distill.seed)
+        before = judge(candidate)
+        distill(candidate, planner, training.states, config.distill, progress)
+        after = judge(candidate)
     return candidate, Scores(*predictions, after, before)
 
 

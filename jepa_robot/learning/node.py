@@ -18,6 +18,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from jepa_robot.files import IsLocked, lock
+from jepa_robot.learning.distill import Planner
 from jepa_robot.learning.export import ParityError, write_version
 from jepa_robot.learning.learner import LearnerConfig, Watch, learn
 from jepa_robot.learning.lived import Lived
@@ -38,6 +39,7 @@ KEPT = 5  # versions on disk, beside the one in force and its parent
 LEAST_NICE = 19
 SHORTEST = 16  # steps of an episode that is learned from
 VERSION = "version_{:04d}"
+IMAGINATION, PLANS = "imagination", "plans"  # what a policy can be learned from
 
 
 class LearnerNode(AgentNode):
@@ -58,6 +60,7 @@ class LearnerNode(AgentNode):
         self.declare_parameter("new_steps", 4000)
         self.declare_parameter("newest", 16_000)
         self.declare_parameter("iterations", 600)
+        self.declare_parameter("policy", IMAGINATION)
         self._worker: threading.Thread | None = None
         self._is_over = threading.Event()
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
@@ -71,12 +74,17 @@ class LearnerNode(AgentNode):
         for name, least in (("new_steps", 1), ("newest", 100), ("iterations", 1)):
             if self.parameter(name) < least:
                 raise ValueError(f"{name} is {self.parameter(name)}, expected at least {least}")
+        if self.parameter("policy") not in (IMAGINATION, PLANS):
+            raise ValueError(
+                f"policy is {self.parameter('policy')!r}, expected one of {[IMAGINATION, PLANS]}"
+            )
         self._memory = self._folder("memory") / self.bundle.space
         self._versions = self._folder("versions") / self.bundle.space
         self._lock_versions()
         self._announce = self.publisher(String, "bundle", DATA)
         self._watch, self._seen = Watch(), {}
         self._goal: list[float] | None = None
+        self._sections: dict[str, dict] | None = None  # of the configuration in force
         self._is_changed = threading.Event()
         values = ("rounds", "taken", "refused", "rolled_back", "steps_learned_from")
         self.diagnostics.values |= dict.fromkeys(values, 0)
@@ -127,7 +135,7 @@ class LearnerNode(AgentNode):
         goal = configuration.sections["cost"].get("goal", {}).get("position")
         if goal is None or goal != self._goal:
             self._watch.has_another_goal()
-        self._goal = goal
+        self._goal, self._sections = goal, configuration.sections
         if configuration.bundle == self.bundle.id:
             return
         bundle = Bundle(configuration.path, provider=self.parameter("provider"))
@@ -182,7 +190,7 @@ class LearnerNode(AgentNode):
                 learned_to = learned_to if learned_to <= newest else -1  # the clock began anew
                 fresh = sum(int((some > learned_to).sum()) for some in stamps)
                 self.diagnostics.values["new_steps"] = fresh
-                if fresh >= self.parameter("new_steps"):
+                if fresh >= self.parameter("new_steps") and self._sections is not None:
                     learned_to = newest
                     self._learn_once(episodes)
             except _Stopped:
@@ -200,7 +208,8 @@ class LearnerNode(AgentNode):
         begin = time.monotonic()
         unit = parent.manifest.get("goal_unit", POSITION_UNIT)
         config = LearnerConfig.of(self.parameter("iterations"), seed=values["rounds"])
-        candidate, scores = learn(agent, episodes, config, unit, self._pace)
+        planner = self._planner(parent) if self.parameter("policy") == PLANS else None
+        candidate, scores = learn(agent, episodes, config, unit, self._pace, planner)
         values["rounds"] += 1
         steps = sum(len(one["stamp"]) for one in episodes)
         values |= {"steps_learned_from": steps, **scores.told()}
@@ -215,6 +224,7 @@ class LearnerNode(AgentNode):
             "steps": steps,
             "episodes": len(episodes),
             "stamps": [int(first), int(last)],
+            "policy": self.parameter("policy"),
             "scores": scores.told(),
             "seconds": round(time.monotonic() - begin, 1),
         }
@@ -222,6 +232,13 @@ class LearnerNode(AgentNode):
         values["taken"] += 1
         self.diagnostics.ok("active")
         self._announce.publish(String(data=str(path)))
+
+    def _planner(self, bundle: Bundle) -> Planner:
+        """The actor's, as the configuration in force has it."""
+        weights = self._sections["cost"].get("weights", {})
+        settings = self._sections["actor"].get("planner", {})
+        seed = self.diagnostics.values["rounds"]
+        return Planner(bundle, self.contract, seed, weights, settings)
 
     def _write(
         self, candidate: Agent, parent: Bundle, episodes: list[dict[str, Any]], learned: dict

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
 from jepa_robot.cli.distill import run_distill
+from jepa_robot.learning.distill import DistillConfig, confidence, fit_policy
+from jepa_robot.learning.revive import revive
 from jepa_robot.models import Bundle
 from jepa_robot.modules.memory import FIELDS
 from jepa_robot.modules.memory_files import MemoryFiles
@@ -51,6 +54,21 @@ def test_the_policy_comes_nearer_to_the_planner_and_nothing_else_changes(bundle,
         each.session("predictor")(state=state, action=action, z=z) for each in (bundle, compiled)
     )
     np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_what_the_planner_is_sure_of_counts_more(bundle):
+    agent = revive(bundle)
+    states = np.zeros((2, bundle.state_size), np.float32)
+    goals = np.zeros((2, bundle.latent_size), np.float32)
+    labels = np.full((2, bundle.action_size), 0.5, np.float32) * np.array([[1], [-1]], np.float32)
+    plans = np.zeros((2, 3), np.float32), np.array([[0.2] * 3, [-0.2] * 3], np.float32)
+    weights = np.array([confidence(each) for each in plans], np.float32)
+    np.testing.assert_allclose(weights, [1.0, 0.5])
+    config = DistillConfig(iterations=300, batch=64)
+    fit_policy(agent, states, goals, labels, config, np.random.default_rng(0), weights)
+    with torch.no_grad():
+        done = agent.policy(torch.from_numpy(states[:1]), torch.from_numpy(goals[:1]))
+    np.testing.assert_allclose(done, np.full((1, bundle.action_size), 0.5 / 3), atol=0.08)
 
 
 def test_what_cannot_be_compiled_is_named_and_nothing_is_written(bundle, memory, tmp_path):

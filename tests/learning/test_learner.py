@@ -11,6 +11,7 @@ import torch
 
 from jepa_robot.dataset import InvalidDataset
 from jepa_robot.learning import learner
+from jepa_robot.learning.distill import Planner
 from jepa_robot.learning.export import write_version
 from jepa_robot.learning.learner import LearnerConfig, Scores, Watch, learn
 from jepa_robot.learning.lived import Lived
@@ -58,6 +59,19 @@ def test_what_is_revived_computes_what_the_bundle_does(bundle):
         np.testing.assert_allclose(session(**given, **z), expected, atol=1e-5)
 
 
+def test_a_policy_learns_from_plans_where_it_is_told_to(bundle, lived, contract):
+    config = LearnerConfig.of(60, seed=0)
+    planner = Planner(bundle, contract, 0, planner={"candidates": 32, "horizon": 3, "elites": 4})
+    agent = revive(bundle)
+    candidate, scores = learn(agent, lived, config, 0.1, planner=planner)
+    assert scores.policy < 0.9 * scores.policy_before
+    for name in ("critic", "readout"):
+        for one, other in zip(
+            getattr(agent, name).parameters(), getattr(candidate, name).parameters(), strict=True
+        ):
+            assert torch.equal(one, other)
+
+
 def test_bundles_that_do_not_say_what_they_are_are_not_revived(bundle, tiny, tmp_path):
     with pytest.raises(NotRevivable, match=r"bundle tiny-.* has no recipe"):
         revive(Bundle(tiny))
@@ -76,7 +90,7 @@ def test_learning_predicts_better_acts_better_and_leaves_what_says_where_things_
 ):
     candidate, scores = learned
     assert scores.prediction < 0.5 * scores.prediction_before
-    assert scores.cost < scores.cost_before and scores.is_better
+    assert scores.policy < scores.policy_before and scores.is_better
     before = revive(bundle).state_dict()
     for name, value in candidate.state_dict().items():
         if name.split(".")[0] in ("readout", "goal_encoder"):
