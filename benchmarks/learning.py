@@ -1,12 +1,13 @@
-"""Learning while the agent lives: memory, critic, and how it adapts to a changed world.
+"""Learning while the agent lives: memory, critic, policy, and how it adapts to a changed world.
 
 `jepa-robot bench learning` fills a memory with a million states of a push bundle's size, and
 measures what it takes and how long looking up takes, beside looking at all of them. It plans with
 and without the critic, over short and long horizons, and with critics of several origins, and
-compares what they foresee with what came; plans with and without seeds of the policy; and swaps
-bundles while the arm moves. Then it changes the world under the agent, lets it live there for ten
-minutes, learn from that, and compares it with one that does not learn, on the same goals. That
-takes hours; what is done is kept under runs/learning and not done again.
+compares what they foresee with what came; plans with and without seeds of the policy; compiles
+Mode-2 into a policy that knew nothing, round by round; and swaps bundles while the arm moves. Then
+it changes the world under the agent, lets it live there for ten minutes, learn from that, and
+compares it with one that does not learn, on the same goals. That takes hours; what is done is kept
+under runs/learning and not done again.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from _compiling import Compiling
 from _foresight import Foresight
 from _lives import TASK, live
 from _report import Report, Row
@@ -68,6 +70,7 @@ class Part(str, Enum):
     memory = "memory"
     critic = "critic"
     seeding = "seeding"
+    compiling = "compiling"
     swaps = "swaps"
     adaptation = "adaptation"
 
@@ -94,13 +97,16 @@ def main(
     seeding = Seeding(folder / "seeding", quick)
     if Part.seeding in parts:
         seeding.run()
+    compiling = Compiling(folder / "compiling", seed, quick)
+    if Part.compiling in parts:
+        compiling.run()
     if Part.swaps in parts:
         measure_swaps(report, quick)
     adaptation = Adaptation(folder, seed, quick)
     if Part.adaptation in parts:
         for one in change or adaptation.changes:
             adaptation.run(one)
-    for row in [*foresight.rows(), *seeding.rows(), *adaptation.rows()]:
+    for row in [*foresight.rows(), *seeding.rows(), *compiling.rows(), *adaptation.rows()]:
         report.add(row)
     report.write(full=not quick, json_file=json_file, merge=True)
 

@@ -226,6 +226,7 @@ def evaluate(
         "distances": distances,
         "decision_ms": {
             "median": float(np.median(times)),
+            "mean": float(np.mean(times)),
             "p99": float(np.percentile(times, 99)),
         },
         "actions_sha256": digest.hexdigest(),
