@@ -35,15 +35,23 @@ def tiny(tmp_path_factory, contract) -> Path:
 @pytest.fixture(scope="session")
 def milder(tmp_path_factory, contract) -> Path:
     """The folder of a bundle in whose fused graphs effort costs half of what it does."""
-    comfort = intrinsic_graphs.comfort
+    weights = torch.tensor([1.0, 1.0, 0.5, 1.0, 1.0])
+    return _with_other_terms(tmp_path_factory, contract, "comfort", weights)
 
-    def mild(*moved):
-        return comfort(*moved) * torch.tensor([1.0, 1.0, 0.5, 1.0, 1.0])
 
+@pytest.fixture(scope="session")
+def flat(tmp_path_factory, contract) -> Path:
+    """The folder of a bundle in whose fused graphs links may touch each other."""
+    weights = torch.tensor([0.0, 1.0, 1.0])
+    return _with_other_terms(tmp_path_factory, contract, "clearance", weights)
+
+
+def _with_other_terms(factory, contract, name: str, weights: torch.Tensor) -> Path:
+    function = getattr(intrinsic_graphs, name)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(intrinsic_graphs, "comfort", mild)
+        patch.setattr(intrinsic_graphs, name, lambda *given: function(*given) * weights)
         intrinsic_graphs.intrinsic_graphs.cache_clear()
-        path = build(tmp_path_factory.mktemp("models") / "milder", contract, name="milder")
+        path = build(factory.mktemp("models") / name, contract, name=name)
     intrinsic_graphs.intrinsic_graphs.cache_clear()
     return path
 

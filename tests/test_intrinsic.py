@@ -146,6 +146,14 @@ def test_a_bundle_with_terms_of_its_own_is_not_planned_with(milder, contract):
         cost.check("plan")
 
 
+def test_terms_of_places_are_compared_when_they_begin_to_count(flat, contract):
+    cost = Cost(Bundle(flat), contract)
+    cost.check("plan")
+    cost.configure(CostConfig.for_bundle({"weights": {"obstacles": 1.0}}, Bundle(flat), contract))
+    with pytest.raises(InvalidBundle, match=r"its intrinsic term 'self_collision' differs"):
+        cost.check("plan")
+
+
 @pytest.mark.parametrize("named", [None, "0" * 64])
 def test_a_bundle_exported_with_other_terms_is_not_planned_with(named, tiny, tmp_path, contract):
     shutil.copytree(tiny, tmp_path / "old")
@@ -182,6 +190,8 @@ def test_nothing_alters_the_limits(tiny, contract):
     bundle = Bundle(tiny)
     cost, other = Cost(bundle, contract), {"weights": {}, "limits": [0.0], "near": 0.0}
     cost.configure(CostConfig.for_bundle(other, bundle, contract))
+    np.testing.assert_array_equal(cost.inputs["limits"], limits_of(contract, False))
+    cost.configure(CostConfig.for_bundle({"weights": {"obstacles": 1.0}}, bundle, contract))
     np.testing.assert_array_equal(cost.inputs["limits"], limits_of(contract))
     with pytest.raises(ValueError, match="read-only"):
         cost.inputs["limits"][0] = 9.0

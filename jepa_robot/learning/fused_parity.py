@@ -14,7 +14,7 @@ from jepa_robot.learning.fusing import Sizes, stage_size
 from jepa_robot.learning.intrinsic import clearance, comfort, unpack
 from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.terms import all_terms
-from jepa_robot.modules.intrinsic import JOINTS, limits_of
+from jepa_robot.modules.intrinsic import JOINTS, limits_of, weighs_places
 from jepa_robot.robot.contract import INTRINSIC
 
 CANDIDATES, DRAWS, HORIZON = 7, 2, 4
@@ -66,7 +66,7 @@ def _intrinsic(
     surprise = torch.zeros(len(state))
     motion = comfort(*now, *past, action, surprise, limits)
     places = torch.zeros(len(state), len(INTRINSIC) - motion.shape[1])
-    if inputs["weights"][motion.shape[1] : len(INTRINSIC)].any():
+    if weighs_places(inputs["weights"].numpy()):
         places = clearance(now[0], limits)
     return torch.cat([motion, places], dim=1)
 

@@ -15,12 +15,12 @@ import torch
 from jepa_robot.learning.graph_parts import Function, adjoint_graph, exported
 from jepa_robot.learning.graph_writer import GraphWriter
 from jepa_robot.learning.intrinsic import Moved, clearance, comfort
-from jepa_robot.modules.intrinsic import GRAPH, JOINTS, SIZE
+from jepa_robot.modules.intrinsic import GRAPH, JOINTS, PLACES, SIZE
 from jepa_robot.robot.contract import INTRINSIC
 
 BODY = Moved._fields[:4]  # positions and velocities, now and before
 ROWS = Moved._fields[:6]
-COMFORT = 5  # of the intrinsic terms, the first are of comfort, the others of clearance
+COMFORT = PLACES.start  # of the intrinsic terms, the first are of comfort, others of clearance
 CLEARANCE = len(INTRINSIC) - COMFORT
 EXAMPLES = 29  # rows; no other size is this
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jepa_robot.models import CRITIC, Bundle
-from jepa_robot.modules.intrinsic import Intrinsic, limits_of
+from jepa_robot.modules.intrinsic import Intrinsic, limits_of, weighs_places
 from jepa_robot.robot.contract import INTRINSIC, RobotContract
 
 POSITION_UNIT = 0.1  # m: what is this far from its goal costs 1
@@ -67,8 +67,11 @@ class CostConfig:
                 weights = contract.weigh(weights)
             except ValueError as error:
                 raise InvalidConfiguration(f"cost.{error}") from error
+        each = finite("cost.weights", [weights.get(term, 0.0) for term in terms], len(terms))
+        if contract is not None:  # now, and not when the configuration is to be in force
+            limits_of(contract, weighs_places(each))
         return cls(
-            finite("cost.weights", [weights.get(term, 0.0) for term in terms], len(terms)),
+            each,
             optional("cost.goal.latent", goal.get("latent"), bundle.latent_size),
             optional("cost.goal.position", goal.get("position"), bundle.goal_size),
             optional("cost.goal.encoded", goal.get("encoded"), bundle.latent_size),
@@ -86,13 +89,14 @@ class Cost:
     def __init__(self, bundle: Bundle, contract: RobotContract | None) -> None:
         self._bundle, self._terms = bundle, bundle.session("cost")
         self._critic = bundle.session("critic") if bundle.has("critic") else None
-        self._intrinsic = Intrinsic(len(bundle.manifest["joints"]), limits_of(contract))
-        self._checked: set[str] = set()
+        self._contract, self._checked = contract, set()
+        self._intrinsic = Intrinsic(len(bundle.manifest["joints"]), limits_of(contract, False))
         self.configure(CostConfig.for_bundle({}, bundle))
 
     def configure(self, config: CostConfig) -> None:
         """Take up weights and goal."""
         self.config = config
+        self._intrinsic.limits = limits_of(self._contract, weighs_places(config.weights))
         goals = {
             "goal_latent": (config.goal_latent, self._bundle.latent_size),
             "goal_position": (config.goal_position, self._bundle.goal_size),
@@ -112,14 +116,17 @@ class Cost:
         return {**self._goals, "limits": self._intrinsic.limits, "weights": weights}
 
     def check(self, graph: str) -> None:
-        """Whether a fused graph of the bundle has the intrinsic terms as they are; once for each.
+        """Whether a fused graph of the bundle has the intrinsic terms as they are.
+
+        Once for each graph, and once more where places begin to count.
 
         Raises:
             InvalidBundle: names the term that is another.
         """
-        if graph not in self._checked:
+        known = graph, weighs_places(self.config.weights)
+        if known not in self._checked:
             self._intrinsic.check(self._bundle, graph)
-            self._checked.add(graph)
+            self._checked.add(known)
 
     def terms(
         self,

@@ -21,6 +21,7 @@ from jepa_robot.robot.contract import INTRINSIC, RobotContract
 GRAPH = Path(__file__).with_suffix(".onnx")
 JOINTS, SPHERES, BOXES = 8, 4, 8  # the most there can be: joints, spheres a link, obstacles
 LINKS = JOINTS + 1  # with what stands, the first
+PLACES = slice(5, 8)  # of the terms, those that are made of where links and hand are
 NOWHERE = 1e6  # m, rad: a limit that is never met
 MOST = 1e6  # of a weight
 TOLERANCE = 1e-3  # of a fused graph's terms, of the largest where that is above 1
@@ -52,11 +53,21 @@ def fingerprint() -> str:
     return sha256(GRAPH)
 
 
+def weighs_places(weights: np.ndarray) -> bool:
+    """Whether weights ``[W]`` of a cost ask for any of the terms that places are for."""
+    return bool(np.any(weights[PLACES]))
+
+
 @functools.lru_cache(maxsize=16)
-def limits_of(contract: RobotContract | None) -> np.ndarray:
+def limits_of(contract: RobotContract | None, has_places: bool = True) -> np.ndarray:
     """A contract's numbers as the graph takes them, ``[L]`` float32; read only.
 
     None is an agent without a body: nothing but effort and surprise costs it anything.
+
+    Args:
+        contract: the robot.
+        has_places: with what the terms of places are made of, for which the arm's description and
+            meshes are read. Without it those terms are 0.
 
     Raises:
         InvalidContract: there are more joints or obstacles than the graph takes.
@@ -70,19 +81,15 @@ def limits_of(contract: RobotContract | None) -> np.ndarray:
     parts["spheres"][..., 3] = -NOWHERE
     parts["boxes"][:] = NOWHERE
     if contract is not None:
-        _fill(parts, contract)
+        _fill_joints(parts, contract)
+    if contract is not None and has_places:
+        _fill_places(parts, contract)
     packed = np.concatenate([part.ravel() for part in parts.values()]).astype(np.float32)
     packed.setflags(write=False)
     return packed
 
 
-def _fill(parts: dict[str, np.ndarray], contract: RobotContract) -> None:
-    # Here, since not everything that costs something has an arm.
-    from jepa_robot.robot.chain import Chain
-    from jepa_robot.robot.collision import Clearance
-    from jepa_robot.robot.kinematics import Kinematics
-    from jepa_robot.robot.spheres import fit_spheres
-
+def _fill_joints(parts: dict[str, np.ndarray], contract: RobotContract) -> None:
     joints, boxes = len(contract.joints), contract.safety.obstacles
     for field, count, most in (("joints", joints, JOINTS), ("safety.obstacles", len(boxes), BOXES)):
         if count > most:
@@ -92,6 +99,16 @@ def _fill(parts: dict[str, np.ndarray], contract: RobotContract) -> None:
     )
     parts["slowness"][:joints] = 1 / contract.limits("velocity")
     parts["step"][:] = contract.rates.time_step
+
+
+def _fill_places(parts: dict[str, np.ndarray], contract: RobotContract) -> None:
+    # Here, since it takes time and memory, and few tasks weigh what it is for.
+    from jepa_robot.robot.chain import Chain
+    from jepa_robot.robot.collision import Clearance
+    from jepa_robot.robot.kinematics import Kinematics
+    from jepa_robot.robot.spheres import fit_spheres
+
+    joints, boxes = len(contract.joints), contract.safety.obstacles
     parts["near"][:] = max(contract.safety.slow_distance, 1e-3)
     parts["workspace"][:] = contract.workspace
     parts["boxes"][: len(boxes)] = [(box.lower, box.upper) for box in boxes]
