@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from jepa_robot.learning.imagination import (
     lambda_returns,
     running_cost,
 )
+from jepa_robot.learning.layers import check_numbers
 from jepa_robot.learning.lived import Lived
 from jepa_robot.learning.networks import Agent, Critic
 from jepa_robot.learning.optimize import Optimizer
@@ -52,18 +53,7 @@ class CriticConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name == "cost":
-                continue
-            low, high = (0, 1) if field.name == "mixing" else (1e-9, 1e9)
-            low = 0 if field.name == "seed" else low
-            whole = isinstance(value, int) or field.type == "float"
-            if isinstance(value, bool) or not whole or not low <= value <= high:
-                raise ValueError(
-                    f"critic.{field.name} is {value!r}, expected a number "
-                    f"{'above' if low else 'from'} 0, at most {high:g}"
-                )
+        check_numbers(self, "critic", ("mixing", "seed"), ("mixing",))
 
 
 def fit_critic(

@@ -9,7 +9,6 @@ that is where plans from the same state differ, its actions count less.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 
 from jepa_robot.learning.encoded import Encoded
+from jepa_robot.learning.layers import check_numbers
 from jepa_robot.learning.lived import HELD_OUT, pieces_of
 from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.optimize import Optimizer
@@ -50,12 +50,7 @@ class DistillConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            low = 0 if field.name in ("seed", "noise") else 1e-9
-            whole = isinstance(value, int) or field.type == "float"
-            if isinstance(value, bool) or not whole or value < low:
-                raise ValueError(f"distill.{field.name} is {value!r}, expected a number above 0")
+        check_numbers(self, "distill", ("seed", "noise"))
 
 
 def distill(

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from jepa_robot.learning.layers import check_numbers
 from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.optimize import Optimizer
 
@@ -53,16 +54,8 @@ class ImaginationConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            low = 0 if field.name in ("seed", "noise", "effort", "mixing") else 1e-9
-            whole = isinstance(value, int) or field.type == "float"
-            high = 1 if field.name in ("discount", "mixing") else 1e9
-            if isinstance(value, bool) or not whole or not low <= value <= high:
-                raise ValueError(
-                    f"imagination.{field.name} is {value!r}, expected a number "
-                    f"{'above' if low else 'from'} 0, at most {high:g}"
-                )
+        zero = ("seed", "noise", "effort", "mixing")
+        check_numbers(self, "imagination", zero, ("discount", "mixing"))
 
 
 class _Lives:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +77,37 @@ def check_whole(config: object, prefix: str, minimum: dict[str, int]) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise ValueError(
                 f"{prefix}.{field.name} is {value!r}, expected a whole number of at least {low}"
+            )
+
+
+def check_numbers(
+    config: object, prefix: str, from_zero: Collection[str] = (), shares: Collection[str] = ()
+) -> None:
+    """Check a dataclass's numbers: above 0, or from it; whole where they are declared so.
+
+    Args:
+        config: of the numbers; fields that are dataclasses check themselves.
+        prefix: what errors call it.
+        from_zero: fields that may be 0.
+        shares: fields that are at most 1.
+
+    Raises:
+        ValueError: names the field, its value and what was expected.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            continue
+        kind = "number" if field.type == "float" else "whole number"
+        fits = isinstance(value, (int, float) if kind == "number" else int)
+        fits = fits and not isinstance(value, bool) and 0 <= value < float("inf")
+        fits = fits and (value > 0 or field.name in from_zero)
+        fits = fits and (value <= 1 or field.name not in shares)
+        if not fits:
+            least = "from" if field.name in from_zero else "above"
+            most = ", at most 1" if field.name in shares else ""
+            raise ValueError(
+                f"{prefix}.{field.name} is {value!r}, expected a {kind} {least} 0{most}"
             )
 
 

@@ -8,11 +8,12 @@ latents of an encoder that is kept, as in DINO-WM (Zhou et al. 2024, arXiv:2411.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from jepa_robot.learning.layers import check_numbers
 from jepa_robot.learning.lived import Lived
 from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.optimize import Optimizer
@@ -34,15 +35,7 @@ class RefinementConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            low = 0 if field.name in ("iterations", "proprioception", "seed") else 1e-9
-            whole = isinstance(value, int) or field.type == "float"
-            if isinstance(value, bool) or not whole or not value >= low:
-                raise ValueError(
-                    f"refinement.{field.name} is {value!r}, expected a number "
-                    f"{'above' if low else 'from'} 0"
-                )
+        check_numbers(self, "refinement", ("iterations", "proprioception", "seed"))
 
 
 def refine_predictor(
