@@ -23,7 +23,6 @@ JOINTS, SPHERES, BOXES = 8, 4, 8  # the most there can be: joints, spheres a lin
 LINKS = JOINTS + 1  # with what stands, the first
 PLACES = slice(5, 8)  # of the terms, those that are made of where links and hand are
 NOWHERE = 1e6  # m, rad: a limit that is never met
-MOST = 1e6  # of a weight
 TOLERANCE = 1e-3  # of a fused graph's terms, of the largest where that is above 1
 PROBES = 16
 # What a contract's numbers are packed into, in this order, and what is not there.
@@ -90,10 +89,7 @@ def limits_of(contract: RobotContract | None, has_places: bool = True) -> np.nda
 
 
 def _fill_joints(parts: dict[str, np.ndarray], contract: RobotContract) -> None:
-    joints, boxes = len(contract.joints), contract.safety.obstacles
-    for field, count, most in (("joints", joints, JOINTS), ("safety.obstacles", len(boxes), BOXES)):
-        if count > most:
-            raise contract.invalid(field, f"{field} are {count}, expected at most {most}")
+    joints = _count(contract, "joints", len(contract.joints), JOINTS)
     parts["lower"][:joints], parts["upper"][:joints] = (
         contract.limits(end) for end in ("lower", "upper")
     )
@@ -109,6 +105,7 @@ def _fill_places(parts: dict[str, np.ndarray], contract: RobotContract) -> None:
     from jepa_robot.robot.spheres import fit_spheres
 
     joints, boxes = len(contract.joints), contract.safety.obstacles
+    _count(contract, "safety.obstacles", len(boxes), BOXES)
     parts["near"][:] = max(contract.safety.slow_distance, 1e-3)
     parts["workspace"][:] = contract.workspace
     parts["boxes"][: len(boxes)] = [(box.lower, box.upper) for box in boxes]
@@ -131,6 +128,12 @@ def _fill_places(parts: dict[str, np.ndarray], contract: RobotContract) -> None:
     parts["spheres"][0, :, :3] = centres @ to_base.rotation.T + to_base.translation
 
 
+def _count(contract: RobotContract, field: str, count: int, most: int) -> int:
+    if count > most:
+        raise contract.invalid(field, f"{field} are {count}, expected at most {most}")
+    return count
+
+
 class Intrinsic:
     """The terms of measured or imagined states.
 
@@ -141,7 +144,6 @@ class Intrinsic:
 
     def __init__(self, joints: int, limits: np.ndarray) -> None:
         self._joints, self.limits = joints, limits
-        self._step = float(limits[3 * JOINTS])
         self._graph = Session(GRAPH, ["CPUExecutionProvider"], 1)
 
     def terms(
@@ -163,7 +165,7 @@ class Intrinsic:
         """
         positions, velocities = self._body(states)
         if before is None:
-            was, had = positions - self._step * velocities, velocities
+            was, had = positions - self.limits[3 * JOINTS] * velocities, velocities
         else:
             was, had = self._body(before)
         none = np.zeros(len(states), np.float32)

@@ -34,5 +34,6 @@ def test_refinement_predicts_better_and_touches_nothing_else(data):
 
 
 def test_settings_are_checked():
-    with pytest.raises(ValueError, match=r"refinement\.horizon is 0, expected a whole number above 0"):
+    says = r"refinement\.horizon is 0, expected a whole number above 0"
+    with pytest.raises(ValueError, match=says):
         dataclasses.replace(RefinementConfig(), horizon=0)
