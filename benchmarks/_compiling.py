@@ -25,7 +25,7 @@ from jepa_robot.robot.contract import load_contract
 from jepa_robot_sim.world import ArmWorld
 
 ROBOT, BUNDLE, TASK = "panda", "reach_panda", "reach"
-ROUNDS, QUICK_ROUNDS = 4, 1
+ROUNDS, QUICK_ROUNDS = 2, 1
 LIVED, QUICK_LIVED = 20, 6  # episodes a round
 DECISIONS, QUICK_DECISIONS = 400, 20  # of the planner, a round
 GOALS, QUICK_GOALS = 100, 2

@@ -24,7 +24,7 @@ from jepa_robot.models import CRITIC, Bundle
 from jepa_robot.modules.configurator import load_task
 from jepa_robot.robot.contract import RobotContract
 
-HORIZONS = (1, 2, 4, 8, 16)
+HORIZONS = (1, 2, 4, 8)
 SHORT = 2  # steps: where critics are compared
 GOALS, QUICK_GOALS = 100, 2
 TEST_SEED, LIFE_SEED, TRUTH_SEED = 8000, 9500, 8500
@@ -62,7 +62,7 @@ class Foresight:
 
     def run(self) -> None:
         """Measure what was not yet."""
-        for horizon in HORIZONS[:: 4 if self._is_quick else 1]:
+        for horizon in HORIZONS[:: 3 if self._is_quick else 1]:
             self._judge(f"horizon {horizon}, critic", self._bundle, horizon, 1.0)
             self._judge(f"horizon {horizon}, no critic", self._bundle, horizon, 0.0)
         bundles = {IMAGINED: self._bundle} | {
