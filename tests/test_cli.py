@@ -1,5 +1,6 @@
 """The command: help, and errors in one sentence that say what was expected."""
 
+import os
 import subprocess
 import sys
 
@@ -47,3 +48,24 @@ def test_an_error_is_one_sentence_without_a_traceback(arguments, says):
     error = " ".join(result.stderr.split())
     assert error.startswith("Error: ") and says in error
     assert "Traceback" not in error
+
+
+def test_two_evaluations_on_a_machine_have_domains_of_their_own(tmp_path):
+    """Also where their process ids would give them the same: the second takes the next."""
+    ask = (
+        "import os, sys; os.getpid = lambda: 7;"
+        "from jepa_robot.cli.evaluate import own_domain; own_domain();"
+        "print(os.environ['ROS_DOMAIN_ID'], flush=True); sys.stdin.read()"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "ROS_DOMAIN_ID"}
+    environment |= {"TMPDIR": str(tmp_path), "ROS_HOME": str(tmp_path)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    given = [sys.executable, "-c", ask]
+    with (
+        subprocess.Popen(given, env=environment, **pipes) as one,
+        subprocess.Popen(given, env=environment, **pipes) as other,
+    ):
+        domains = {int(process.stdout.readline()) for process in (one, other)}
+    assert domains == {8, 9}
+    with subprocess.Popen(given, env=environment, **pipes) as again:
+        assert int(again.stdout.readline()) == 8

@@ -12,12 +12,15 @@ from pathlib import Path
 
 from jepa_robot import graph
 from jepa_robot.evaluation import ACTING, InProcessRunner, evaluate, sample_episodes
+from jepa_robot.files import IsLocked, lock
 from jepa_robot.models import Bundle
 from jepa_robot.modules.actor import OFF
 from jepa_robot.modules.configurator import Task, load_task, task_text
 from jepa_robot.modules.intrinsic import fingerprint
 from jepa_robot.robot.contract import RobotContract, load_contract
 from jepa_robot_sim.scenes import Randomisation
+
+DOMAINS = 100  # 1 to 100: higher ones have ports that others may have
 
 
 def run_evaluation(
@@ -110,5 +113,19 @@ def own_domain() -> None:
     if "ROS_HOME" not in os.environ:
         os.environ["ROS_HOME"] = home = tempfile.mkdtemp(prefix="jepa_robot_ros_home_")
         atexit.register(shutil.rmtree, home, ignore_errors=True)
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    if "ROS_DOMAIN_ID" not in os.environ:
+        os.environ["ROS_DOMAIN_ID"] = str(_free_domain())
     os.environ.update(graph.environment(local_only=True))
+
+
+def _free_domain() -> int:
+    """A domain that no other evaluation or demo on this machine has, until this process ends."""
+    for number in range(DOMAINS):
+        domain = 1 + (os.getpid() + number) % DOMAINS
+        try:
+            stream = lock(Path(tempfile.gettempdir()) / f"jepa_robot_domain_{domain}.lock")
+        except (IsLocked, OSError):  # of another process, or another user's file
+            continue
+        atexit.register(stream.close)
+        return domain
+    raise RuntimeError(f"all of {DOMAINS} ROS domains are in use, expected one that is free")
