@@ -1,4 +1,7 @@
-"""How many iterations Mode-2 needs where the policy seeds it, and where it does not."""
+"""How many iterations Mode-2 needs where the policy seeds it, and where it does not.
+
+For pushing: to reach, a single iteration of as many samples is enough without seeds.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,9 @@ from jepa_robot.models import Bundle
 from jepa_robot.modules.configurator import load_task
 from jepa_robot.robot.contract import load_contract
 
-CELLS = {  # robot, bundle, kind of goal, and iterations: the most is what others are compared with
-    "reach": ("panda", "reach_panda", "image", (1, 2, 3, 5)),
-    "push": ("panda_push", "push_panda", "position", (1, 2, 5, 10)),
-}
-CANDIDATES, SEEDED = 128, 112  # as push has them
+ROBOT, BUNDLE, TASK, CELL = "panda_push", "push_panda", "push", "seeding"
+ITERATIONS = (1, 2, 5)  # the most without seeds is what others are compared with
+CANDIDATES, SEEDED = 128, 112  # as the task has them
 GOALS, QUICK_GOALS = 100, 2
 TEST_SEED = 8000
 MARGIN = 5  # points of success
@@ -31,41 +32,31 @@ class Seeding:
 
     def run(self) -> None:
         """Measure what was not yet."""
-        for task, (_, _, _, iterations) in CELLS.items():
-            for count in iterations[:1] if self._is_quick else iterations:
-                for name, seeds in (("seeded", SEEDED), ("not seeded", 0)):
-                    self._judge(task, f"{count} iteration(s), {name}", count, seeds)
+        for count in ITERATIONS[:1] if self._is_quick else ITERATIONS:
+            for name, seeds in (("seeded", SEEDED), ("not seeded", 0)):
+                self._judge(f"{count} iteration(s), {name}", count, seeds)
 
-    def _judge(self, name: str, policy: str, iterations: int, seeds: int) -> None:
-        cell = f"planning {name}"
-        if self._results.has(cell, policy, 0):
+    def _judge(self, policy: str, iterations: int, seeds: int) -> None:
+        if self._results.has(CELL, policy, 0):
             return
-        robot, bundle, goal, _ = CELLS[name]
-        contract, task = load_contract(robot), load_task(name)
+        contract, task = load_contract(ROBOT), load_task(TASK)
         budget = {"candidates": CANDIDATES, "iterations": iterations, "seeds": seeds}
         task = replace(task, planner={**task.planner, **budget})
         goals = QUICK_GOALS if self._is_quick else GOALS
-        judge, episodes = sample_episodes(contract, name, goals, TEST_SEED)
-        runner = InProcessRunner(contract, Bundle(bundle), task, judge, "2", goal)
+        judge, episodes = sample_episodes(contract, TASK, goals, TEST_SEED)
+        runner = InProcessRunner(contract, Bundle(BUNDLE), task, judge, "2", "position")
         try:
             result = evaluate(runner, contract, episodes, TEST_SEED)
         finally:
             runner.close()
-        self._results.put(
-            cell,
-            policy,
-            0,
-            result["successes"],
-            distances=[100 * distance for distance in result["distances"]],
-            decision_ms=result["decision_ms"]["median"],
-        )
+        more = {
+            "distances": [100 * distance for distance in result["distances"]],
+            "decision_ms": result["decision_ms"]["median"],
+        }
+        self._results.put(CELL, policy, 0, result["successes"], **more)
 
     def rows(self) -> list[Row]:
         """Of everything that was kept."""
         figures = {"distances": ("distance", "cm"), "decision_ms": ("a decision", "ms")}
-        rows = self._results.rows(figures)
-        for name, (_, _, _, iterations) in CELLS.items():
-            reference = f"{iterations[-1]} iteration(s), not seeded"
-            differences = self._results.differences(reference, MARGIN)
-            rows += [row for row in differences if row.metric.startswith(f"planning {name}:")]
-        return rows
+        reference = f"{ITERATIONS[-1]} iteration(s), not seeded"
+        return self._results.rows(figures) + self._results.differences(reference, MARGIN)
