@@ -32,6 +32,12 @@ MARGIN = 10  # points of success
 LIVED, QUICK_LIVED = 150, 4  # episodes that a critic is fitted to
 KINDS = {"random play": (0.0, 1.2), "competent play": (1.0, 0.4)}  # competence, noise
 METHODS = {"temporal differences": 0.0, "lambda 0.95": 0.95, "Monte Carlo": 1.0}
+# Critics: of a kind of life, by a mixing of returns, and whether under the goals that were pursued.
+FITTED = {
+    f"{kind}, {method}": (kind, mixing, False)
+    for kind in KINDS
+    for method, mixing in METHODS.items()
+} | {"competent play, pursued goals": ("competent play", 0.95, True)}
 IMAGINED = "imagination"
 # Truth: what the policy costs from a state on, in so many episodes, of which so many steps are
 # looked at; what comes after the end counts 0.98^100 = 13 %, and is taken to be like the end.
@@ -65,9 +71,7 @@ class Foresight:
         for horizon in HORIZONS[:: 3 if self._is_quick else 1]:
             self._judge(f"horizon {horizon}, critic", self._bundle, horizon, 1.0)
             self._judge(f"horizon {horizon}, no critic", self._bundle, horizon, 0.0)
-        bundles = {IMAGINED: self._bundle} | {
-            f"{kind}, {method}": self._fitted(kind, method) for kind in KINDS for method in METHODS
-        }
+        bundles = {IMAGINED: self._bundle} | {name: self._fitted(name) for name in FITTED}
         truth, told = self._truth(), {}
         for name, bundle in bundles.items():
             told[name] = _foreseen(revive(bundle), truth)
@@ -95,19 +99,21 @@ class Foresight:
         more |= {"decision_ms": result["decision_ms"]["median"]}
         self._results.put("critic", policy, self._seed, result["successes"], **more)
 
-    def _fitted(self, kind: str, method: str) -> Bundle:
+    def _fitted(self, name: str) -> Bundle:
         """The bundle with critics of its own memory, of one kind of life."""
-        path = self._folder / f"{kind}_{method}_{self._seed}".replace(" ", "_")
+        path = self._folder / f"{name}_{self._seed}".replace(", ", "_").replace(" ", "_")
         if not path.exists():
-            lived = Lived.of(self._lived(kind))
+            kind, mixing, is_pursued = FITTED[name]
+            episodes = self._lived(kind)
+            lived, goals = Lived.of(episodes), None
+            if is_pursued:
+                goals = np.concatenate([one["goal"] for one in episodes])
             agent = revive(self._bundle)
             cost = ImaginationConfig(**self._bundle.manifest["recipe"]["imagination"])
             iterations = 20 if self._is_quick else CriticConfig.iterations
-            config = CriticConfig(
-                mixing=METHODS[method], cost=cost, seed=self._seed, iterations=iterations
-            )
-            fit_critic(agent, lived, config, UNIT)
-            write_version(agent, self._bundle, lived, path, {"critic": f"{kind}, {method}"})
+            config = CriticConfig(mixing=mixing, cost=cost, seed=self._seed, iterations=iterations)
+            fit_critic(agent, lived, config, UNIT, goals=goals)
+            write_version(agent, self._bundle, lived, path, {"critic": name})
         return Bundle(path)
 
     def _lived(self, kind: str) -> list[dict[str, np.ndarray]]:

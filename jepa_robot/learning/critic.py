@@ -62,8 +62,12 @@ def fit_critic(
     config: CriticConfig,
     unit: float,
     progress: Callable[[int, int], None] | None = None,
+    goals: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Give the agent critics of its own memory, in place of what it had.
+
+    Under goals that were pursued they foresee what the behaviour costs. In hindsight they foresee
+    what it cost who pursued something else, which is more where a goal is hard to come by.
 
     Args:
         agent: with a readout, that says what goals are about.
@@ -71,6 +75,7 @@ def fit_critic(
         config: settings.
         unit: how far from its goal costs 1, in units of the readout.
         progress: called with steps done and to do.
+        goals: latents ``[N, D]`` of those that were pursued; None for any, in hindsight.
 
     Returns:
         ``critic_error``, of the last steps.
@@ -87,7 +92,7 @@ def fit_critic(
     agent.requires_grad_(False)
     critic, foreseen = agent.critic, copy.deepcopy(agent.critic)
     networks = critic.networks.requires_grad_(True)
-    memory = _Memory(agent, lived, starts, config, rng)
+    memory = _Memory(agent, lived, starts, config, rng, goals)
     step = Optimizer(
         networks.parameters(),
         config.iterations,
@@ -131,12 +136,18 @@ class _Memory:
         starts: np.ndarray,
         config: CriticConfig,
         rng: np.random.Generator,
+        goals: np.ndarray | None,
     ) -> None:
         self._config, self._rng, self._starts = config, rng, starts
         self._states, self._actions = map(torch.from_numpy, (lived.states, lived.actions))
         with torch.no_grad():
-            self._places = agent.readout(self._states[:, agent.shape.proprioception :])
-            self._goals = agent.goal_encoder(self._places)
+            if goals is None:
+                self._places = agent.readout(self._states[:, agent.shape.proprioception :])
+                self._goals = agent.goal_encoder(self._places)
+            else:
+                self._goals = torch.from_numpy(goals)
+                self._places = agent.readout(self._goals)
+        self._in_hindsight = goals is None
         self._episodes = np.repeat(np.arange(len(lived.lengths)), lived.lengths)
         self._ends = np.cumsum(lived.lengths)
         counts = np.ones((config.members, len(lived.lengths)), np.float32)
@@ -153,10 +164,7 @@ class _Memory:
         begin = self._rng.choice(self._starts, self._config.batch)
         rows = begin + np.arange(self._config.window + 1)[:, None]
         episodes = self._episodes[begin]
-        later = self._rng.integers(begin + 1, self._ends[episodes])
-        anywhere = self._rng.integers(len(self._states), size=len(begin))
-        is_own = self._rng.uniform(size=len(begin)) < OWN_FUTURE
-        goals = np.where(is_own, later, anywhere)
+        goals = self._in_hindsight_of(begin, episodes) if self._in_hindsight else begin
         return (
             self._states[rows],
             self._actions[rows[:-1]],
@@ -164,3 +172,10 @@ class _Memory:
             self._goals[goals],
             self._counts[:, episodes],
         )
+
+    def _in_hindsight_of(self, begin: np.ndarray, episodes: np.ndarray) -> np.ndarray:
+        """Rows ``[B]`` that are taken for goals."""
+        later = self._rng.integers(begin + 1, self._ends[episodes])
+        anywhere = self._rng.integers(len(self._states), size=len(begin))
+        is_own = self._rng.uniform(size=len(begin)) < OWN_FUTURE
+        return np.where(is_own, later, anywhere)

@@ -70,6 +70,16 @@ def test_what_rests_costs_what_it_costs_for_ever(bundle, mixing, iterations):
     assert np.median(np.abs(values.mean(axis=0) - truth) / truth) < 0.25
 
 
+def test_goals_that_were_pursued_are_taken_as_they_are(bundle):
+    agent, lived = plain(bundle), resting(bundle, 100)
+    goals = np.zeros((len(lived.states), bundle.latent_size), np.float32)
+    fit_critic(agent, lived, CONFIG, UNIT, goals=goals)
+    states = torch.from_numpy(resting(bundle, 200, seed=1, length=1).states)
+    nowhere = torch.zeros_like(states)
+    values, truth = foreseen(agent, states, nowhere)
+    assert np.corrcoef(values.mean(axis=0), truth)[0, 1] > 0.8
+
+
 def test_critics_differ_where_nothing_was_lived(bundle):
     agent = plain(bundle)
     lived = resting(bundle, 200)
