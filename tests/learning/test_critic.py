@@ -71,7 +71,7 @@ def test_what_rests_costs_what_it_costs_for_ever(bundle, mixing, iterations):
 
 
 def test_goals_that_were_pursued_are_taken_as_they_are(bundle):
-    agent, lived = plain(bundle), resting(bundle, 100)
+    agent, lived = plain(bundle), resting(bundle, 1000, length=15)
     goals = np.zeros((len(lived.states), bundle.latent_size), np.float32)
     fit_critic(agent, lived, CONFIG, UNIT, goals=goals)
     states = torch.from_numpy(resting(bundle, 200, seed=1, length=1).states)
