@@ -40,6 +40,7 @@ from jepa_robot.learning.encoded import encode
 from jepa_robot.learning.export import export, write_bundle
 from jepa_robot.learning.jepa import JEPAConfig
 from jepa_robot.learning.pipeline import VALIDATION_SHARE, TrainConfig, train_all
+from jepa_robot.learning.training import Devices
 from jepa_robot.models import Bundle
 from jepa_robot.modules.configurator import load_task
 from jepa_robot.planning.cem import CEMConfig
@@ -108,6 +109,8 @@ FIGURES = {
     "std": ("standard deviation of the latents", ""),
     "steps": ("training steps", ""),
     "minutes": ("training", "min"),
+    "recording_minutes": ("recording", "min"),
+    "whole_minutes": ("recording, training, practice and exports together", "min"),
     "readout_error": ("readout error", "cm"),
     "beside": ("share of a training step beside the network", "%"),
 }
@@ -129,6 +132,10 @@ def main(
     others: Annotated[
         bool, typer.Option("--others", help="Blocks that nobody has seen before.")
     ] = False,
+    timed: Annotated[
+        bool,
+        typer.Option("--timed", help="Recording and all of training from nothing, in one go."),
+    ] = False,
     equal: Annotated[list[str] | None, typer.Option(help="Peers' time or samples; repeat.")] = None,
     device: Annotated[str, typer.Option(help="What peers of equal samples run on.")] = "cpu",
     report: Annotated[
@@ -136,6 +143,9 @@ def main(
     ] = False,
     seed: Annotated[list[int] | None, typer.Option(help="A training seed; repeat it.")] = None,
     transitions: int = 30_000,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Of a training; more pay on cores that nothing else uses.")
+    ] = 1,
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
 ) -> None:
     """Fill in the table."""
@@ -143,7 +153,7 @@ def main(
     if quick:
         shutil.rmtree(folder, ignore_errors=True)
     size = ([0], 5, 1000, 50) if quick else (seed or SEEDS, GOALS, transitions, 0)
-    bench = Bench(folder, *size)
+    bench = Bench(folder, *size, Devices(threads=threads))
     cells = [] if report else cell or CELLS[: 1 if quick or ablation or peers else None]
     for name in cells:
         if ablation:
@@ -153,6 +163,8 @@ def main(
             bench.run_unlabelled(name)
         elif others:
             bench.judge_others(name)
+        elif timed:
+            bench.run_timed(name)
         elif peers:
             for peer, budget in itertools.product(PEERS, equal or EQUAL):
                 bench.compare(name, peer, budget, device)
@@ -174,7 +186,9 @@ class Bench:
         goals: int,
         transitions: int,
         iterations: int,
+        devices: Devices,
     ) -> None:
+        self._devices = devices
         self._folder, self._seeds, self._goals = folder, seeds, goals
         self._transitions, self._iterations = transitions, iterations  # 0: the default
         self._results = Results(folder)
@@ -225,6 +239,31 @@ class Bench:
             more = {"minutes": minutes, "readout_error": error}
             self._judge(cell, f"mode 2, {policy}", seed, contract, bundle, "2", "image", **more)
             self._judge(cell, f"mode 1, {policy}", seed, contract, bundle, "1", "image")
+
+    def run_timed(self, cell: str) -> None:
+        """How long it takes until somebody who has nothing has an agent, and how good that is."""
+        robot, task = cell.split(":")
+        contract = load_contract(robot)
+        for seed in self._seeds:
+            policy = f"mode 2, made in one go with {self._devices.threads} thread(s)"
+            if self._results.has(cell, policy, seed):
+                continue
+            folder = self._folder / "timed"
+            shutil.rmtree(folder, ignore_errors=True)
+            new = Bench(
+                folder, [seed], self._goals, self._transitions, self._iterations, self._devices
+            )
+            begin = time.monotonic()
+            data = new._data(contract, task)
+            recorded = time.monotonic()
+            first = new._bundle(contract, data, self._config(seed, task), f"{robot}_{task}_{seed}")
+            bundle, practised = new._practise(contract, task, data, first)
+            minutes = {
+                "whole_minutes": (time.monotonic() - begin) / 60,
+                "recording_minutes": (recorded - begin) / 60,
+                "minutes": sum(first.manifest["results"]["seconds"].values()) / 60 + practised,
+            }
+            self._judge(cell, policy, seed, contract, bundle, "2", "position", **minutes)
 
     def judge_others(self, cell: str) -> None:
         """The agent of each seed, as it is, with other blocks."""
@@ -386,7 +425,7 @@ class Bench:
             run = self._folder / f"run_{name}"
             if not (run / "checkpoint.pt").exists():
                 print(f"training {name}", flush=True)
-                train_all(data, run, contract, config)
+                train_all(data, run, contract, config, devices=self._devices)
             export(run, bundle, bundle.name, "jepa-robot bench worldmodel", contract)
         return Bundle(bundle)
 

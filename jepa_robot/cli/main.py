@@ -129,6 +129,9 @@ def train(
     num_nodes: Annotated[int, typer.Option(min=1, help="Lightning's: machines.")] = 1,
     strategy: Annotated[str, typer.Option(help="Lightning's: ddp, for example.")] = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Processes that prepare batches.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=1, help="More pay on cores that nothing else uses.")
+    ] = 1,
     json_file: Json = None,
 ) -> None:
     """Train the JEPA, its readout, policy and critic. Goes on where it was stopped."""
@@ -145,7 +148,7 @@ def train(
     chosen = configure(TrainConfig, file, [*named, *(settings or [])])
     about = read_about(data)
     contract = load_contract(robot) if about is not None and about.interface["joints"] else None
-    computing = Devices(accelerator, devices, num_nodes, strategy, workers)
+    computing = Devices(accelerator, devices, num_nodes, strategy, workers, threads)
     with progress("training") as report:
         metrics = train_all(data, run, contract, chosen, report, computing, warn)
     write_result(metrics, json_file)

@@ -97,8 +97,6 @@ def train_all(
 ) -> dict:
     """Train an agent and save its checkpoint. A run that was stopped is taken up where it was.
 
-    One thread computes: on few cores more of them wait for each other.
-
     Args:
         data_file: made by `jepa_robot_sim.collect.collect`, or by stable-worldmodel.
         run_folder: where checkpoints and logs go; must hold no finished run, nor one with other
@@ -107,7 +105,7 @@ def train_all(
             without joints.
         config: settings; the defaults make the shipped bundle.
         progress: called with steps done and to do, over all stages.
-        devices: what the JEPA is trained on.
+        devices: what the JEPA is trained on, and by how many threads the rest.
         report: told what of the data was left out.
 
     Returns:
@@ -119,7 +117,7 @@ def train_all(
         FileExistsError: ``run_folder`` has a finished run or one with other settings.
         FileNotFoundError, InvalidDataset: no such data, or of another robot.
     """
-    config = config or TrainConfig()
+    config, devices = config or TrainConfig(), devices or Devices()
     run_folder = Path(run_folder)
     _check_free(run_folder, config)
     data = open_dataset(data_file, contract.interface() if contract else None)
@@ -131,7 +129,7 @@ def train_all(
     run_folder.mkdir(parents=True, exist_ok=True)
     write_atomically(run_folder / CONFIG, to_yaml(config))
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(devices.threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     try:
         checkpoint = _train(training, validation, run_folder, contract, config, progress, devices)
@@ -160,7 +158,7 @@ def _train(
     contract: RobotContract | None,
     config: TrainConfig,
     progress: Callable[[int, int], None] | None,
-    devices: Devices | None,
+    devices: Devices,
 ) -> Checkpoint:
     jepa = dataclasses.replace(config.jepa, prevention_sees=prevention_sees(training, config))
     config = dataclasses.replace(config, jepa=jepa)

@@ -32,7 +32,8 @@ Progress = Callable[[int, int], None]
 class Devices:
     """What computes: Lightning's own flags, under their names.
 
-    ``workers``: processes that prepare batches beside.
+    ``workers``: processes that prepare batches beside. ``threads``: of this process; more than one
+    pay on cores that nothing else uses, and cost where something does, as they wait for each other.
     """
 
     accelerator: str = "auto"
@@ -40,6 +41,7 @@ class Devices:
     num_nodes: int = 1
     strategy: str = "auto"
     workers: int = 0
+    threads: int = 1
 
 
 def train_jepa(
