@@ -56,8 +56,8 @@ class Report:
         Args:
             full: it was one.
             json_file: where JSON goes.
-            merge: rows of the committed CSV stay where nothing was measured of what stands before
-                their last colon, or less of it.
+            merge: rows of the committed CSV stay where nothing new was measured of what stands
+                before their last colon, or less of it.
         """
         about = {
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
@@ -86,14 +86,22 @@ class Report:
 
 
 def merged(old: list[dict], new: list[dict]) -> list[dict]:
-    """Old rows, or new ones where those are of as much, by what stands before the last colon."""
+    """Old rows, or other ones where those are of as much, by what stands before the last colon."""
     groups = _groups(old)
     for name, rows in _groups(new).items():
-        if name not in groups or int(rows[0]["n"]) >= int(groups[name][0]["n"]):
+        if name not in groups or int(rows[0]["n"]) > int(groups[name][0]["n"]):
             groups[name] = rows
+        elif int(rows[0]["n"]) == int(groups[name][0]["n"]):
+            if _figures(rows) != _figures(groups[name]):
+                groups[name] = rows
         else:
             print(f"{name}: the committed rows stay, they are of more; delete them to replace them")
     return [row for name in sorted(groups) for row in groups[name]]
+
+
+def _figures(rows: list[dict]) -> list[tuple[str, str]]:
+    """What was measured, whenever and by whichever command it was written."""
+    return sorted((row["metric"], str(row["value"])) for row in rows)
 
 
 def _groups(rows: list[dict]) -> dict[str, list[dict]]:
