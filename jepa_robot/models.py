@@ -47,6 +47,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,9 @@ GRAPHS = ("encoder", "predictor", "policy", "readout", "goal_encoder", "critic")
 FUSED = ("cost", "plan")
 FLOAT32 = "float32"
 PRECISIONS = {FLOAT32: "plan", "int8": "plan_int8"}  # of what is imagined, and its graph
+OF_CANDIDATES = (*PRECISIONS.values(), "plan_gradient")
+ROWS = ("state", "actions", "z")  # their inputs with a row a candidate; of the state, one for all
+LEAST_ROWS = 32  # that a thread is woken for
 DERIVATIVES = ("plan_gradient", "jacobian", "cost_gradient")
 TAKEN = {  # inputs of the graphs that are made by training; a predictor may take z too
     "encoder": {"images", "proprioception"},
@@ -130,6 +134,35 @@ class Session:
         """Outputs by name: those that are named, or all; what nobody asks for is not copied."""
         names = outputs or tuple(self.outputs)
         return dict(zip(names, self._session.run(names, inputs), strict=True))
+
+
+class CandidateSession(Session):
+    """A graph whose rows know nothing of each other: each thread runs its share of them.
+
+    ONNX Runtime's own threads would wait for each other after every operation.
+    """
+
+    def __init__(
+        self, path: Path, providers: Sequence[str], threads: int, is_strict: bool = False
+    ) -> None:
+        super().__init__(path, providers, 1, is_strict)
+        self._threads = threads if self.provider == PROVIDERS["cpu"] else 1
+        self._others = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
+
+    def run(self, *outputs: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        count = len(inputs["actions"])
+        shares = min(self._threads, count // LEAST_ROWS)
+        if shares < 2:
+            return super().run(*outputs, **inputs)
+
+        def run_share(number: int) -> dict[str, np.ndarray]:
+            rows = slice(count * number // shares, count * (number + 1) // shares)
+            own = {name: inputs[name][rows] for name in ROWS if len(inputs.get(name, ())) == count}
+            return Session.run(self, *outputs, **inputs | own)
+
+        others = [self._others.submit(run_share, number) for number in range(1, shares)]
+        done = [run_share(0), *(other.result() for other in others)]
+        return {name: np.concatenate([share[name] for share in done]) for name in done[0]}
 
 
 class Bundle:
@@ -256,7 +289,8 @@ class Bundle:
             name = f"{graph}.onnx"
             if not self.has(graph):
                 raise InvalidBundle(f"{self.path}: has no {name}, expected one")
-            session = Session(self.path / name, self._providers, self._threads, self._is_strict)
+            kind = CandidateSession if graph in OF_CANDIDATES else Session
+            session = kind(self.path / name, self._providers, self._threads, self._is_strict)
             self._check_graph(graph, session)
             self._sessions[graph] = session
         return self._sessions[graph]
