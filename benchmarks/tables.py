@@ -39,7 +39,7 @@ def read_cells(name: str) -> dict[str, dict[str, dict[str, dict]]]:
     cells: dict[str, dict[str, dict]] = {}
     with (RESULTS / f"{name}.csv").open(newline="") as stream:
         for row in csv.DictReader(stream):
-            cell, policy, title = row["metric"].split(": ")
+            cell, policy, title = [*row["metric"].split(": "), "", ""][:3]
             cells.setdefault(cell, {}).setdefault(policy, {})[title] = row
     return dict(sorted(cells.items(), key=lambda item: not item[0].endswith(":reach")))
 
