@@ -73,7 +73,7 @@ def main(
     report = Report("environments")
     for row in results.rows(FIGURES):
         report.add(row)
-    report.write(full=not quick, json_file=json_file)
+    report.write(full=not quick, json_file=json_file, merge=True)
 
 
 def run(
