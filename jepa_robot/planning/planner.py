@@ -227,7 +227,7 @@ class Planner(abc.ABC):
         search = Search(problem, start, before, self.config.rate)
         self._begin(search, start)
         done, ended = 0, clock()
-        expected = float(np.quantile(self._times, SLOW)) if self._times else 0.0
+        expected = sorted(self._times)[int(SLOW * len(self._times))] if self._times else 0.0
         while done < self.config.iterations:
             if deadline is not None and ended + expected > deadline:
                 break
