@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -56,8 +57,18 @@ class Body(nn.Module):
         return place
 
     def know(self, contract: RobotContract) -> None:
-        """Take an arm's kinematics."""
+        """Take an arm's kinematics.
+
+        Raises:
+            ValueError: the contract does not name the joints from base to hand.
+        """
         chain = Chain.of(contract, Kinematics(contract))
+        if (np.diff(chain.order) < 0).any():
+            names = [contract.joint_names[joint] for joint in chain.order]
+            raise ValueError(
+                f"{contract.source}: joints are {list(contract.joint_names)}, expected them from "
+                f"base to hand, for a bundle to be trained: {names}"
+            )
         self.tip.copy_(torch.from_numpy(chain.tip))
         self.turns[chain.order] = torch.from_numpy(chain.turns).float()
         self.shifts[chain.order] = torch.from_numpy(chain.shifts).float()

@@ -1,5 +1,7 @@
 """Proprioception: the hand by forward kinematics, as the arm's own library has it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -29,3 +31,11 @@ def test_place_and_velocity_of_the_hand(robot):
     for one, moving, feels in zip(positions, velocities, felt, strict=True):
         expected = kinematics.jacobian(one)[:3] @ moving
         np.testing.assert_allclose(feels[-3:], expected, atol=0.03)  # over a step of 10 ms
+
+
+def test_joints_that_are_not_named_from_base_to_hand_are_refused():
+    contract = load_contract("panda")
+    turned = dataclasses.replace(contract, joints=contract.joints[::-1])
+    body = Body(AgentShape(2, (64, 64), 20, 3, 16, joints=len(turned.joints)))
+    with pytest.raises(ValueError, match="expected them from base to hand"):
+        body.know(turned)
