@@ -19,6 +19,7 @@ from jepa_robot.learning.graph_parts import Function, adjoint_graph, exported
 from jepa_robot.learning.graph_writer import GraphWriter
 from jepa_robot.learning.intrinsic_graphs import body_of, intrinsic_graphs, zeros
 from jepa_robot.learning.networks import Agent, AgentShape
+from jepa_robot.learning.predictors import folded
 from jepa_robot.learning.quantizing import quantize
 from jepa_robot.learning.terms import TERMS, Seen, all_terms
 from jepa_robot.modules.intrinsic import SIZE
@@ -70,8 +71,10 @@ def fuse(folder: Path, sizes: Sizes, agent: Agent | None = None) -> None:
     makers = {"cost": _cost, "plan": _plan} | ({} if agent is None else ADJOINTS)
     for name, make in makers.items():
         onnx.save(make(parts, name), str(folder / f"{name}.onnx"))
-    if agent is not None:
-        quantize(folder / "plan.onnx", folder / "plan_int8.onnx")
+        if name == "plan" and agent is not None:  # eight bits want inputs of one size
+            quantize(folder / "plan.onnx", folder / "plan_int8.onnx")
+            parts.predictor = parts.folded
+            onnx.save(make(parts, name), str(folder / f"{name}.onnx"))
 
 
 def stage_size() -> int:
@@ -102,7 +105,9 @@ class _Parts:
         }
         goal = {"goal_latent": torch.randn(sizes.rows, sizes.latent)}
         self.terms_adjoint = adjoint_graph(all_terms, seen, DERIVED, rows)
-        self.predictor_adjoint = adjoint_graph(agent.predictor, state | cause, ("state", "action"))
+        predictor, known = folded(agent.predictor), state | cause
+        self.folded = exported(predictor, known, ["next_state"], known)
+        self.predictor_adjoint = adjoint_graph(predictor, known, ("state", "action"))
         self.readout_adjoint = self.critic_adjoint = None
         if self.readout is not None:
             self.readout_adjoint = adjoint_graph(agent.readout, {"latent": latent}, ("latent",))

@@ -6,6 +6,7 @@ computed of them is a step of proprioception, in units of a typical step, and th
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -94,6 +95,32 @@ class ResidualMLP(nn.Module):
         """Step ``[N, P]`` and next latent of ``[N, P]`` (or None), ``[N, D]``, ``[N, A+Z]``."""
         change = self.layers(_join(proprioception, latent, cause))
         return change[:, : self.size], latent + change[:, self.size :]
+
+
+class FoldedMLP(nn.Module):
+    """What a `Predictor` with a residual MLP computes, with its scales in the outer weights.
+
+    Slices, products and what puts them together again become one sum.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        super().__init__()
+        self.layers = copy.deepcopy(predictor.network.layers)
+        first, last, size = self.layers[0], self.layers[-1], predictor.proprioception_size
+        with torch.no_grad():
+            into = first.weight[:, :size].double() / predictor.scale.std.double()
+            first.weight[:, :size] = into.float()
+            first.bias -= (into @ predictor.scale.mean.double()).float()
+            last.weight[:size] *= predictor.step_scale.std[:, None]
+            last.bias[:size] *= predictor.step_scale.std
+
+    def forward(self, state: Tensor, action: Tensor, z: Tensor) -> Tensor:
+        return state + self.layers(torch.cat([state, action, z], dim=1))
+
+
+def folded(predictor: Predictor) -> nn.Module:
+    """The same function with fewer operations, where there is one; else the predictor."""
+    return FoldedMLP(predictor) if isinstance(predictor.network, ResidualMLP) else predictor
 
 
 class GatedRecurrent(nn.Module):
