@@ -59,6 +59,8 @@ TEST_SEED, LIFE_SEED = 8000, 9000  # of goals: to judge by, and to live with
 GOALS, QUICK_GOALS = 50, 2
 ROUNDS, QUICK_ROUNDS = 3, 1  # of living and learning
 LIVED, QUICK_LIVED = 80, 12  # episodes of a round: three are ten minutes of the robot's time
+ITERATIONS, QUICK_ITERATIONS = 1500, 20  # of a round's learning
+ELBOW = 3  # of the joints
 NOISE = 0.6  # of what is added to an agent that practises
 UNIT = 0.1  # m
 DEGREE = np.pi / 180
@@ -231,7 +233,7 @@ class Adaptation:
         self._results = Results(folder)
         self._contract = load_contract(ROBOT)
         joints = np.zeros(len(self._contract.joints))
-        joints[1] = 3 * DEGREE
+        joints[ELBOW] = 3 * DEGREE
         moved = (0.03, 0.0, 0.0, 0.0, 0.0, 3 * DEGREE)
         self.changes = {
             "nothing": Variation(),
@@ -240,7 +242,7 @@ class Adaptation:
             ),
             "friction doubled": Variation(friction=2.0),
             "a payload of 2 kg": Variation(payload=2.0),
-            "a joint off by 3 degrees": Variation(miscalibration=tuple(joints.tolist())),
+            "the elbow off by 3 degrees": Variation(miscalibration=tuple(joints.tolist())),
         }
 
     def run(self, change: str) -> None:
@@ -256,7 +258,9 @@ class Adaptation:
             life = LIFE_SEED + 1000 * self._seed + 100 * number
             lived += live(self._contract, bundle, count, life, NOISE, variation=variation)
             begin = time.process_time()
-            config = LearnerConfig.of(20 if self._is_quick else 600, self._seed)
+            config = LearnerConfig.of(
+                QUICK_ITERATIONS if self._is_quick else ITERATIONS, self._seed
+            )
             candidate, scores = learn(revive(bundle), lived, config, UNIT)
             print(f"{change}, round {number}: {scores.told()}", flush=True)
             if scores.is_better:
