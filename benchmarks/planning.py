@@ -51,6 +51,7 @@ REFERENCE = "as shipped"
 FIGURES = {"decision_ms": ("a decision", "ms"), "planned": ("planned decisions", "%")}
 NON_INFERIOR = 5.0  # points of success
 ROUNDS, QUICK_ROUNDS = 40, 5
+PAUSE = 0.01  # s between turns, as threads of who came before spin for a while
 LEWM_ROUNDS = 8  # of half a minute
 HOP_GOALS, QUICK_HOP_GOALS = 10, 1
 # The same work for everyone: candidates, steps, iterations; sizes as of a reach bundle.
@@ -354,6 +355,7 @@ def _in_turns(tried: dict[object, Callable[[], object]], rounds: int) -> dict[ob
     """Seconds that each took, round by round; one more round first, to warm up."""
     times = {name: [] for name in tried}
     for turn, (name, call) in itertools.product(range(rounds + 1), tried.items()):
+        time.sleep(PAUSE)
         begin = time.perf_counter()
         call()
         if turn:
