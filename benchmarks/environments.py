@@ -17,6 +17,7 @@ import typer
 from _report import Report
 from _seeds import Results
 
+from jepa_robot import resources
 from jepa_robot.learning.export import export
 from jepa_robot.learning.pipeline import TrainConfig, train_all
 from jepa_robot.models import Bundle
@@ -25,6 +26,7 @@ from jepa_robot_sim.gym_world import GymSource, GymWorld, evaluate_environment
 
 RUNS = Path("runs/environments")
 COMMAND = "jepa-robot bench environments"
+SETTINGS = resources.find("config/training", "pictures", ".yaml")  # the default without joints
 SEEDS = 3
 GOALS = 100
 TEST_SEED = 5000  # of the episodes
@@ -99,7 +101,7 @@ def run(
     for seed in range(seeds):
         bundle = folder / f"bundle_{seed}"
         if not bundle.exists():
-            config = configure(TrainConfig, None, [f"seed={seed}", *settings])
+            config = configure(TrainConfig, SETTINGS, [f"seed={seed}", *settings])
             train_all(data, folder / f"run_{seed}", None, config)
             export(folder / f"run_{seed}", bundle, bundle.name, COMMAND)
         model = Bundle(bundle)

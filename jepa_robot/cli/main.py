@@ -114,7 +114,8 @@ def train(
     run: Annotated[Path, typer.Argument(help="Where checkpoints and logs go.")],
     robot: Robot = "panda",
     config: Annotated[
-        str, typer.Option(help="Settings: a YAML file, or a shipped name: object, practice.")
+        str,
+        typer.Option(help="Settings: a YAML file, or a shipped name: object, practice, pictures."),
     ] = "",
     settings: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -143,11 +144,13 @@ def train(
     from jepa_robot.learning.training import Devices
     from jepa_robot.robot.contract import load_contract
 
+    about = read_about(data)
+    has_joints = about is not None and bool(about.interface["joints"])
+    config = config or ("" if has_joints else "pictures")
     file = resources.find("config/training", config, ".yaml") if config else None
     named = [f"seed={seed}", *([f"begin={begin!r}"] if begin else [])]
     chosen = configure(TrainConfig, file, [*named, *(settings or [])])
-    about = read_about(data)
-    contract = load_contract(robot) if about is not None and about.interface["joints"] else None
+    contract = load_contract(robot) if has_joints else None
     computing = Devices(accelerator, devices, num_nodes, strategy, workers, threads)
     with progress("training") as report:
         metrics = train_all(data, run, contract, chosen, report, computing, warn)
