@@ -115,7 +115,7 @@ def train(
     robot: Robot = "panda",
     config: Annotated[
         str,
-        typer.Option(help="Settings: a YAML file, or a shipped name: object, practice, pictures."),
+        typer.Option(help="Settings: a YAML file, or object, practice or pictures."),
     ] = "",
     settings: Annotated[
         Optional[list[str]],  # noqa: UP045
