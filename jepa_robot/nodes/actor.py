@@ -149,7 +149,7 @@ class ActorNode(AgentNode):
         if wants_plan:
             with self._wake:
                 self._task = (stamp, state)
-                if not reacts:
+                if not reacts and self._can_react():
                     self._outstanding[stamp] = state
                 self._wake.notify()
 
@@ -163,8 +163,8 @@ class ActorNode(AgentNode):
 
         In lock-step the observation is sent again.
         """
-        if self._outstanding and self._can_react() and not self.is_lockstep:
-            for stamp, state in sorted(self._outstanding.items(), key=lambda one: one[0]):
+        if not self.is_lockstep:
+            for stamp, state in self._outstanding.items():
                 self._react(stamp, state)
         self._outstanding.clear()
 
@@ -225,6 +225,8 @@ class ActorNode(AgentNode):
                 if not self.context.ok():
                     return  # the process ends
                 self.diagnostics.error(f"no plan: {error!r}")
+                with self._wake:
+                    self._outstanding.clear()
                 task = None
             self._busy_since = None
 
