@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from jepa_robot.cli import main
 from jepa_robot.dataset import About, InvalidDataset, open_dataset, write_dataset
 from jepa_robot.energy import PreventionConfig
-from jepa_robot.learning import training
+from jepa_robot.learning import pipeline, training
 from jepa_robot.learning.batches import Batches
 from jepa_robot.learning.configuration import configure, to_yaml
 from jepa_robot.learning.encoded import encode
@@ -195,6 +196,14 @@ def test_episodes_shorter_than_a_window_are_named(small, tmp_path):
     with pytest.raises(InvalidDataset, match="longest usable episode has 13 frames, expected at"):
         train_all(small, tmp_path / "run", None, config)
     assert not (tmp_path / "run").exists()
+
+
+def test_pictures_alone_are_trained_longer_if_nothing_else_is_said(small, tmp_path, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(pipeline, "train_all", lambda *known: chosen.append(known[3]) or {})
+    for given in ({}, {"settings": ["jepa.iterations=7"]}, {"config": "object"}):
+        main.train(small, tmp_path / "run", **given)
+    assert [one.jepa.iterations for one in chosen] == [2400, 7, 3500]
 
 
 def test_settings_come_from_a_file_and_the_command_line(tmp_path):
