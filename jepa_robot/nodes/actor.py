@@ -57,7 +57,6 @@ class ActorNode(AgentNode):
         self._step = int(1e9 * self.contract.rates.time_step)
         self._wake = threading.Condition()
         self._task: tuple[int, np.ndarray] | None = None  # the newest state to plan from
-        self._outstanding: dict[int, np.ndarray] = {}  # states, by stamp, that wait for their plan
         self._busy_since: float | None = None
         self._last: PublishedPlan | None = None
         self._duration = 0.0  # s, running mean
@@ -86,7 +85,6 @@ class ActorNode(AgentNode):
 
     def adopt(self, built: tuple[WorldModel, Cost, Actor]) -> None:
         with self._wake:
-            self._answer_outstanding()
             self._model, self._cost, self._actor = built
 
     def _make_requests(self) -> Requests | None:
@@ -118,7 +116,6 @@ class ActorNode(AgentNode):
 
     def apply(self, parsed: tuple[ActorConfig, CostConfig]) -> None:
         with self._wake:
-            self._answer_outstanding()
             self._actor.configure(parsed[0])
             self._cost.configure(parsed[1])
             self._task = self._last = self._wanted = self._planned_at = None
@@ -143,30 +140,14 @@ class ActorNode(AgentNode):
         if self._actor.config.mode == OFF:
             return
         wants_plan = self._wants_plan(stamp, state)
-        reacts = not wants_plan or self._reacts_meanwhile() or self._only_looks()
-        if reacts:
-            self._react(stamp, state)
+        if not wants_plan or self._reacts_meanwhile() or self._only_looks():
+            reaction = self._actor.react(state)
+            self._publish(self._action, reaction, stamp)
+            self._actor.acted(state, reaction)
         if wants_plan:
             with self._wake:
                 self._task = (stamp, state)
-                if not reacts and self._can_react():
-                    self._outstanding[stamp] = state
                 self._wake.notify()
-
-    def _react(self, stamp: int, state: np.ndarray) -> None:
-        reaction = self._actor.react(state)
-        self._publish(self._action, reaction, stamp)
-        self._actor.acted(state, reaction)
-
-    def _answer_outstanding(self) -> None:
-        """React to what waits for its plan, which another configuration makes of no use.
-
-        In lock-step the observation is sent again.
-        """
-        if not self.is_lockstep:
-            for stamp, state in self._outstanding.items():
-                self._react(stamp, state)
-        self._outstanding.clear()
 
     def _wants_plan(self, stamp: int, state: np.ndarray) -> bool:
         """Asked once for an observation, also where it is sent again."""
@@ -225,8 +206,6 @@ class ActorNode(AgentNode):
                 if not self.context.ok():
                     return  # the process ends
                 self.diagnostics.error(f"no plan: {error!r}")
-                with self._wake:
-                    self._outstanding.clear()
                 task = None
             self._busy_since = None
 
@@ -259,8 +238,6 @@ class ActorNode(AgentNode):
                 return  # made under a configuration that is no longer in force
             is_answer = not self._only_looks()
             self._last = plan if is_answer else None
-            for answered in [one for one in self._outstanding if one <= stamp]:
-                del self._outstanding[answered]
         if is_answer:
             self._actor.acted(state, rows[:1])
             self._publish_plan(plan)

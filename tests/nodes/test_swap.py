@@ -20,7 +20,6 @@ from std_msgs.msg import String
 from jepa_robot.models import Bundle, write_manifest
 from jepa_robot.modules.configurator import MODULES, PREPARED, Configuration
 from jepa_robot.nodes import messages
-from jepa_robot.nodes.actor import ActorNode
 from jepa_robot.nodes.messages import DATA, EVERY_ONE, LATCHED
 from jepa_robot.nodes.world_model import WorldModelNode
 from tests.tiny_bundle import build
@@ -114,54 +113,6 @@ def test_what_is_late_is_of_the_bundle_that_was_in_force_then(domain, tiny, bett
             executor.spin_once(0.1)
             node.configure_for(1000)
         assert node.frame_of(999) == old.id and node.frame_of(1000) == new.id
-    finally:
-        node.destroy_node()
-        executor.shutdown()
-        rclpy.shutdown()
-
-
-def test_what_waits_for_a_plan_is_answered_by_the_policy_before_the_change(domain, tiny, better):
-    """On real time, with a planner that would think for seconds."""
-    old, new = Bundle(tiny), Bundle(better)
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    node, executor = ActorNode(), SingleThreadedExecutor()
-    try:
-        executor.add_node(node)
-        node.set_parameters([Parameter("bundle", value=str(tiny))])
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-        actions, acknowledged = {}, []
-
-        def hear(message):
-            tensor = messages.read_tensor(message, "action", new.action_size)
-            actions[messages.from_time(message.header.stamp)] = message.header.frame_id, tensor
-
-        node.create_subscription(Image, "action", hear, EVERY_ONE)
-        node.create_subscription(String, "configuration_ack", acknowledged.append, LATCHED)
-        told = node.create_publisher(String, "configuration", LATCHED)
-        states = node.create_publisher(Image, "state", EVERY_ONE)
-        rng = np.random.default_rng(0)
-        state = rng.standard_normal((1, new.state_size)).astype(np.float32)
-        goal = rng.standard_normal(new.latent_size).tolist()
-        slow = {"candidates": 1000, "iterations": 1000}
-        actor = {"mode": 2, "planner": slow, "deadline": 3.0, "goal_latent": goal}
-        sections = {name: {} for name in MODULES}
-        sections |= {"actor": actor, "cost": {"goal_latent": goal}}
-        for version, bundle, path in ((1, old, tiny), (2, new, better)):
-            stamp = 1000 * version
-            for activation in (PREPARED, stamp):
-                one = Configuration(version, activation, bundle.id, "reach", sections, str(path))
-                told.publish(String(data=one.to_json()))
-                while len(acknowledged) < version:
-                    executor.spin_once(0.1)
-            while node.version < version:
-                states.publish(messages.tensor_message(state, stamp, bundle.id))
-                executor.spin_once(0.1)
-        while 1000 not in actions:
-            executor.spin_once(0.1)
-        expected = old.session("policy")(state=state, goal_latent=np.float32([goal]))
-        assert actions[1000][0] == old.id
-        np.testing.assert_allclose(actions[1000][1], np.clip(expected, -1, 1), atol=1e-6)
     finally:
         node.destroy_node()
         executor.shutdown()
