@@ -9,11 +9,12 @@ def correlated(
     rng: np.random.Generator, shape: tuple[int, int, int], correlation: float
 ) -> np.ndarray:
     """``[N, H, A]`` float32: unit variance, correlated from step to step (an AR(1) process)."""
-    noise = rng.standard_normal(shape, np.float32)
-    fresh = np.float32(np.sqrt(1 - correlation**2))
-    for step in range(1, shape[1]):
-        noise[:, step] = np.float32(correlation) * noise[:, step - 1] + fresh * noise[:, step]
-    return noise
+    count, horizon, size = shape
+    steps = rng.standard_normal((horizon, count * size), np.float32)  # whole rows a step
+    steps[1:] *= np.float32(np.sqrt(1 - correlation**2))
+    for step in range(1, horizon):
+        steps[step] += np.float32(correlation) * steps[step - 1]
+    return steps.reshape(horizon, count, size).transpose(1, 0, 2)
 
 
 def coloured(rng: np.random.Generator, shape: tuple[int, int, int], exponent: float) -> np.ndarray:
