@@ -20,7 +20,7 @@ from jepa_robot.learning.revive import revive
 from jepa_robot.models import Bundle
 from jepa_robot.modules.actor import AUTO
 from jepa_robot.modules.agent import InProcessAgent
-from jepa_robot.modules.configurator import Task, load_task
+from jepa_robot.modules.tasks import Task, load_task
 from jepa_robot.robot.contract import load_contract
 from jepa_robot_sim.world import ArmWorld
 

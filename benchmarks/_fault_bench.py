@@ -21,7 +21,7 @@ from std_srvs.srv import Trigger
 
 from jepa_robot import graph
 from jepa_robot.graph import Settings
-from jepa_robot.modules.configurator import load_task, task_text
+from jepa_robot.modules.tasks import load_task, task_text
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.adapters import adapter
 from jepa_robot.nodes.client import AgentClient, AgentTimeout

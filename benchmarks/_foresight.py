@@ -21,7 +21,7 @@ from jepa_robot.learning.lived import Lived
 from jepa_robot.learning.networks import Agent
 from jepa_robot.learning.revive import revive
 from jepa_robot.models import CRITIC, Bundle
-from jepa_robot.modules.configurator import load_task
+from jepa_robot.modules.tasks import load_task
 from jepa_robot.robot.contract import RobotContract
 
 HORIZONS = (1, 2, 4, 8)

@@ -25,8 +25,8 @@ from jepa_robot.cli.recorder import SENT
 from jepa_robot.evaluation import sample_episodes
 from jepa_robot.graph import Settings
 from jepa_robot.models import Bundle
-from jepa_robot.modules.configurator import load_task, task_text
 from jepa_robot.modules.distributed import PLACES
+from jepa_robot.modules.tasks import load_task, task_text
 from jepa_robot.nodes import messages, requests
 from jepa_robot.nodes.client import AgentClient
 from jepa_robot.nodes.evaluation import RosRunner

@@ -13,7 +13,7 @@ from _seeds import Results
 
 from jepa_robot.evaluation import InProcessRunner, evaluate, sample_episodes
 from jepa_robot.models import Bundle
-from jepa_robot.modules.configurator import load_task
+from jepa_robot.modules.tasks import load_task
 from jepa_robot.robot.contract import load_contract
 
 ROBOT, BUNDLE, TASK, CELL = "panda_push", "push_panda", "push", "seeding"

@@ -28,7 +28,7 @@ from jepa_robot.cli.recorder import OURS, Recorder
 from jepa_robot.evaluation import InProcessRunner, sample_episodes
 from jepa_robot.graph import Settings
 from jepa_robot.models import Bundle
-from jepa_robot.modules.configurator import Task, load_task, task_text
+from jepa_robot.modules.tasks import Task, load_task, task_text
 from jepa_robot.nodes.client import AgentClient
 from jepa_robot.nodes.safety import KEPT_TIMES
 from jepa_robot.processes import ProcessGroup

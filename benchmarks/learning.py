@@ -39,9 +39,9 @@ from jepa_robot.learning.learner import LearnerConfig, learn
 from jepa_robot.learning.lived import Lived
 from jepa_robot.learning.revive import revive
 from jepa_robot.models import Bundle
-from jepa_robot.modules.configurator import load_task
 from jepa_robot.modules.memory import FIELDS, KINDS, Memory
 from jepa_robot.modules.memory_files import MemoryFiles, read_memory
+from jepa_robot.modules.tasks import load_task
 from jepa_robot.robot.contract import load_contract
 from jepa_robot_sim.scenes import Variation
 

@@ -36,10 +36,10 @@ from jepa_robot.learning.fusing import Sizes
 from jepa_robot.learning.networks import Agent, AgentShape
 from jepa_robot.learning.predictors import PredictorConfig
 from jepa_robot.models import FLOAT32, PRECISIONS, Bundle
-from jepa_robot.modules.configurator import load_task
 from jepa_robot.modules.cost import Cost, CostConfig
 from jepa_robot.modules.imagined import Imagined
 from jepa_robot.modules.intrinsic import limits_of
+from jepa_robot.modules.tasks import load_task
 from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.planning import PLANNERS, make_planner, read_planner
 from jepa_robot.robot.contract import RobotContract, load_contract

@@ -42,7 +42,7 @@ from jepa_robot.learning.jepa import JEPAConfig
 from jepa_robot.learning.pipeline import VALIDATION_SHARE, TrainConfig, train_all
 from jepa_robot.learning.training import Devices
 from jepa_robot.models import Bundle
-from jepa_robot.modules.configurator import load_task
+from jepa_robot.modules.tasks import load_task
 from jepa_robot.planning.cem import CEMConfig
 from jepa_robot.robot.contract import RobotContract, load_contract
 from jepa_robot_sim.collect import ArmSource, collect

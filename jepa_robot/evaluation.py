@@ -17,7 +17,8 @@ import numpy as np
 from jepa_robot.models import Bundle
 from jepa_robot.modules.actor import AUTO, MODE_1, MODE_2
 from jepa_robot.modules.agent import InProcessAgent
-from jepa_robot.modules.configurator import OutOfReach, Task
+from jepa_robot.modules.configurator import OutOfReach
+from jepa_robot.modules.tasks import Task
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot_sim.arm import SimulatedArm
 from jepa_robot_sim.episodes import Episode

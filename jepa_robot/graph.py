@@ -19,8 +19,8 @@ from typing import Any
 
 from jepa_robot import resources
 from jepa_robot.models import AUTO_PROVIDER, PROVIDERS, Bundle
-from jepa_robot.modules.configurator import load_task
 from jepa_robot.modules.distributed import DISTRIBUTED, PLACES
+from jepa_robot.modules.tasks import load_task
 from jepa_robot.robot.contract import load_contract
 
 COMPOSITIONS = ("processes", "single")

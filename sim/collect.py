@@ -37,8 +37,8 @@ from jepa_robot.files import write_atomically
 from jepa_robot.models import Bundle
 from jepa_robot.modules.actor import MODE_1
 from jepa_robot.modules.agent import InProcessAgent
-from jepa_robot.modules.configurator import load_task
 from jepa_robot.modules.perception import preprocess
+from jepa_robot.modules.tasks import load_task
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot_sim.exploration import Choice, Explorer, PractisingExplorer, practice_noise
 from jepa_robot_sim.scenes import NOMINAL, Randomisation

@@ -11,7 +11,7 @@ import pytest
 from jepa_robot import files, models
 from jepa_robot.evaluation import InProcessRunner, evaluate, sample_episodes
 from jepa_robot.models import Bundle, InvalidBundle
-from jepa_robot.modules.configurator import InvalidTask, load_task
+from jepa_robot.modules.tasks import InvalidTask, load_task
 from jepa_robot.robot.contract import load_contract
 from tests import tiny_bundle
 

@@ -7,15 +7,10 @@ import pytest
 
 from jepa_robot.models import Bundle
 from jepa_robot.modules.actor import Actor, ActorConfig
-from jepa_robot.modules.configurator import (
-    Configuration,
-    Configurator,
-    InvalidTask,
-    load_task,
-    task_text,
-)
+from jepa_robot.modules.configurator import Configuration, Configurator
 from jepa_robot.modules.cost import Cost, CostConfig, InvalidConfiguration
 from jepa_robot.modules.perception import InvalidObservation, Observation, Perception
+from jepa_robot.modules.tasks import InvalidTask, load_task, task_text
 from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.planning.cem import CEMConfig
 from jepa_robot.robot.contract import load_contract

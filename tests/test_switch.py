@@ -7,9 +7,9 @@ import pytest
 
 from jepa_robot.models import Bundle
 from jepa_robot.modules.actor import AUTO, Actor, ActorConfig
-from jepa_robot.modules.configurator import load_task, task_text
 from jepa_robot.modules.cost import Cost, CostConfig, InvalidConfiguration
 from jepa_robot.modules.switch import Switch, SwitchConfig
+from jepa_robot.modules.tasks import load_task, task_text
 from jepa_robot.modules.world_model import WorldModel
 
 

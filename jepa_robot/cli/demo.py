@@ -20,7 +20,7 @@ from jepa_robot.cli.progress import progress
 from jepa_robot.evaluation import EpisodeResult, sample_episodes
 from jepa_robot.graph import Settings, check
 from jepa_robot.models import Bundle
-from jepa_robot.modules.configurator import load_task, task_text
+from jepa_robot.modules.tasks import load_task, task_text
 from jepa_robot.robot.contract import RobotContract, load_contract
 from jepa_robot_sim.arm import SimulatedArm
 from jepa_robot_sim.episodes import Episode

@@ -9,8 +9,8 @@ from jepa_robot.learning.distill import DistillConfig, compile_policy
 from jepa_robot.learning.export import write_version
 from jepa_robot.learning.lived import Lived
 from jepa_robot.models import Bundle
-from jepa_robot.modules.configurator import load_task
 from jepa_robot.modules.memory_files import read_memory
+from jepa_robot.modules.tasks import load_task
 from jepa_robot.robot.contract import load_contract
 
 

@@ -15,8 +15,8 @@ from jepa_robot.evaluation import ACTING, InProcessRunner, evaluate, sample_epis
 from jepa_robot.files import IsLocked, lock
 from jepa_robot.models import Bundle
 from jepa_robot.modules.actor import OFF
-from jepa_robot.modules.configurator import Task, load_task, task_text
 from jepa_robot.modules.intrinsic import fingerprint
+from jepa_robot.modules.tasks import Task, load_task, task_text
 from jepa_robot.robot.contract import RobotContract, load_contract
 from jepa_robot_sim.scenes import Randomisation
 

@@ -387,6 +387,23 @@ def jog(
 
 
 @app.command()
+def task(
+    what: Annotated[
+        str, typer.Argument(help="A task: name, file or YAML; or start, pause, resume, cancel.")
+    ],
+    robot: Robot = "panda",
+    namespace: Annotated[str, typer.Option(help="Of the agent.")] = "",
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Wait for a task's end, where it has one.")
+    ] = True,
+) -> None:
+    """Give a running agent a task and follow it, or control the one that it has."""
+    from jepa_robot.cli.task import run_task
+
+    run_task(what, robot, namespace, follow)
+
+
+@app.command()
 def demo(
     task: Annotated[str, typer.Option(help="reach, push, or another task.")] = "reach",
     bundle: Model = "",

@@ -24,8 +24,8 @@ from jepa_robot.learning.optimize import Optimizer
 from jepa_robot.learning.revive import revive
 from jepa_robot.models import Bundle
 from jepa_robot.modules.actor import MODE_2, Actor, ActorConfig
-from jepa_robot.modules.configurator import Task
 from jepa_robot.modules.cost import Cost, CostConfig
+from jepa_robot.modules.tasks import Task
 from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.robot.contract import RobotContract
 

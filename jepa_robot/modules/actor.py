@@ -21,13 +21,15 @@ MODES = (OFF, MODE_1, MODE_2, AUTO)
 PLANNING_MODES = (MODE_2, AUTO)
 REPLANNING = ("observation", "continuous")
 LONGEST_DEADLINE = 10.0  # s
+LEAST_LIMIT = 0.01  # of actions
 
 
 @dataclasses.dataclass(frozen=True)
 class ActorConfig:
     """The actor's section of a configuration, checked.
 
-    ``deadline``: s that planning from a state may take; 0 for most of a time step.
+    ``deadline``: s that planning from a state may take; 0 for most of a time step. ``limit``: how
+    large the policy's actions are at most, and the planner's no larger.
     """
 
     mode: int
@@ -39,6 +41,7 @@ class ActorConfig:
     deadline: float
     goal_latent: np.ndarray | None
     auto: SwitchConfig
+    limit: float = 1.0
 
     @classmethod
     def from_section(
@@ -72,12 +75,21 @@ class ActorConfig:
             raise InvalidConfiguration(
                 f"actor.deadline is {deadline!r}, expected 0 to {LONGEST_DEADLINE:g} s"
             )
+        limit = section.get("limit", 1.0)
+        is_number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
+        if not is_number or not LEAST_LIMIT <= limit <= 1:
+            raise InvalidConfiguration(
+                f"actor.limit is {limit!r}, expected {LEAST_LIMIT:g} to 1, a share of the largest "
+                "action"
+            )
         latent = optional("actor.goal_latent", section.get("goal_latent"), latent_size)
         name, planner = planner_config(section.get("planner", {}))
+        planner = dataclasses.replace(planner, limit=min(limit, planner.limit))
         if mode in (MODE_1, AUTO) and latent is None:
             raise InvalidConfiguration(f"actor.goal_latent is missing, expected one in mode {mode}")
         auto = switch_config(section.get("auto", {}))
-        return cls(mode, name, planner, seed, replan, precision, deadline, latent, auto)
+        known = (mode, name, planner, seed, replan, precision, deadline, latent, auto, limit)
+        return cls(*known)
 
 
 def planner_config(section: Mapping) -> tuple[str, PlannerConfig]:
@@ -142,7 +154,8 @@ class Actor:
     def react(self, state: np.ndarray) -> np.ndarray:
         """Mode-1: ``[1, A]`` for a state ``[1, S]``."""
         goal = self.config.goal_latent[None]
-        return np.clip(self._policy(state=state, goal_latent=goal), -1, 1)
+        limit = self.config.limit
+        return np.clip(self._policy(state=state, goal_latent=goal), -limit, limit)
 
     def plan(
         self,

@@ -6,9 +6,10 @@ import numpy as np
 
 from jepa_robot.models import Bundle
 from jepa_robot.modules.actor import Actor, ActorConfig
-from jepa_robot.modules.configurator import Configurator, Task
+from jepa_robot.modules.configurator import Configurator
 from jepa_robot.modules.cost import Cost, CostConfig
 from jepa_robot.modules.perception import Observation, Perception
+from jepa_robot.modules.tasks import Task
 from jepa_robot.modules.world_model import WorldModel
 from jepa_robot.robot.contract import RobotContract
 

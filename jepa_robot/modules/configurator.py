@@ -4,70 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 
+import cv2
 import numpy as np
-import yaml
 
-from jepa_robot import resources
-from jepa_robot.models import FLOAT32, PRECISIONS, Bundle
-from jepa_robot.modules.actor import (
-    AUTO,
-    LONGEST_DEADLINE,
-    MODE_2,
-    MODES,
-    REPLANNING,
-    planner_config,
-    switch_config,
-)
+from jepa_robot.models import Bundle
 from jepa_robot.modules.cost import InvalidConfiguration, finite
 from jepa_robot.modules.perception import Perception
-from jepa_robot.robot.contract import MOST_WEIGHT, RobotContract
-from jepa_robot.validation import InvalidFile, Section
+from jepa_robot.modules.tasks import LABELS, InvalidTask, Task
+from jepa_robot.robot.contract import Camera, RobotContract
 
-SCHEMA = 1
-LABELS = ("hand_position", "object_position")  # what a goal position can be of
 MISREAD = 0.05  # m that an object in a goal image is seen out of reach by mistake
 TABLE_DEPTH = 0.15  # m: objects lie lower than the hand goes by no more
 PREPARED = -1  # an activation: not in force until it comes again
 MODULES = ("perception", "world_model", "cost", "actor", "memory")
 
 
-class InvalidTask(InvalidFile):
-    """A task or goal that cannot be taken up; the message names what was expected."""
-
-
 class OutOfReach(InvalidTask):
     """A goal that lies where the arm does not go, or was read there."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task as data. ``goal_position`` in m in the base frame; the goal may also be a latent.
-
-    ``goal_label`` says what should be at the goal position: the hand, or the object.
-    """
-
-    name: str
-    mode: int
-    weights: dict[str, float]
-    planner: dict
-    seed: int = 0
-    replan: str = REPLANNING[0]
-    precision: str = FLOAT32
-    deadline: float = 0.0
-    auto: dict = field(default_factory=dict)
-    goal_position: tuple[float, ...] | None = None
-    goal_latent: tuple[float, ...] | None = None
-    goal_label: str = LABELS[0]
-
-    @property
-    def goal(self) -> str:
-        """``position``, ``image`` or ``none``; without a goal the arm holds."""
-        if self.goal_position is not None:
-            return "position"
-        return "none" if self.goal_latent is None else "image"
 
 
 @dataclass(frozen=True)
@@ -112,60 +67,6 @@ class Configuration:
         return cls(**{field: data[field] for field in kinds}, path=str(path))
 
 
-def task_text(task: Task) -> str:
-    """A task without its goal as YAML, which :func:`load_task` reads."""
-    plain = {f.name: getattr(task, f.name) for f in fields(task) if not f.name.startswith("goal_")}
-    return yaml.safe_dump({**plain, "goal": {"label": task.goal_label}})
-
-
-def load_task(text: str) -> Task:
-    """A task from its name (``config/tasks``), the path of a YAML file, or YAML itself.
-
-    Raises:
-        InvalidTask: no such task, or names the field, its value and what was expected.
-    """
-    try:
-        if "\n" in text or ":" in text:
-            section = Section.from_text(text, "task")
-        else:
-            section = Section.from_file(Path(resources.find("config/tasks", text, ".yaml")))
-        return _read(section)
-    except (OSError, InvalidFile, InvalidConfiguration) as error:
-        raise InvalidTask(f"unknown or invalid task: {error}") from error
-
-
-def _read(section: Section) -> Task:
-    if section.value("schema", SCHEMA) != SCHEMA:
-        raise section.fail("schema", f"{SCHEMA}, the task version that this release reads")
-    mode = AUTO if section.value("mode", MODE_2) == "auto" else section.integer("mode", MODE_2)
-    if mode not in MODES:
-        raise section.fail("mode", f"one of {list(MODES)}, or auto")
-    planner, auto = section.value("planner", {}), section.value("auto", {})
-    for name, value in (("planner", planner), ("auto", auto)):
-        if not isinstance(value, dict):
-            raise section.fail(name, "a mapping")
-    planner_config(planner)
-    switch_config(auto)
-    weights = section.section("weights", {})
-    goal = section.section("goal", {})
-    task = Task(
-        name=section.text("name"),
-        mode=mode,
-        weights={term: weights.number(term, low=0, high=MOST_WEIGHT) for term in weights},
-        planner=planner,
-        seed=section.integer("seed", 0),
-        replan=section.text("replan", REPLANNING[0], choices=REPLANNING),
-        precision=section.text("precision", FLOAT32, choices=tuple(PRECISIONS)),
-        deadline=section.number("deadline", 0.0, low=0, high=LONGEST_DEADLINE),
-        auto=auto,
-        goal_position=goal.numbers("position", 3, None),
-        goal_label=goal.text("label", LABELS[0], choices=LABELS),
-    )
-    for part in (goal, weights, section):
-        part.end()
-    return task
-
-
 class Configurator:
     """Makes configurations for one robot and one bundle.
 
@@ -199,13 +100,103 @@ class Configurator:
             InvalidObservation: for images of another size.
             OutOfReach: the object is seen out of reach.
         """
-        latent = self._perception.encode_goal(images)[0]
+        return self.with_latent(task, self._perception.encode_goal(images)[0])
+
+    def with_latent(self, task: Task, latent: np.ndarray) -> Task:
+        """The task with a latent ``[D]`` as its goal, which is read as a goal image's is.
+
+        Raises:
+            InvalidTask: it is of another size; or as `with_image` says.
+        """
+        if np.shape(latent) != (self._bundle.latent_size,):
+            raise InvalidTask(
+                f"goal.latent has {np.size(latent)} numbers, expected the "
+                f"{self._bundle.latent_size} of bundle {self._bundle.id}"
+            )
+        latent = np.asarray(latent, np.float32)
         if task.goal_label != LABELS[0] and self._bundle.reads_positions:
             seen = self._readout(latent=latent[None])[0]
             inside = np.clip(seen, *self._reach(task))
             near = np.abs(seen - inside).max() <= MISREAD
             return self.with_position(task, (inside if near else seen).tolist())
         return replace(task, goal_position=None, goal_latent=tuple(map(float, latent)))
+
+    def with_point(self, task: Task, name: str, pixel: Sequence[float], latent: np.ndarray) -> Task:
+        """The task with what is seen at a point of a camera's picture as the place of its goal.
+
+        Args:
+            task: whose goal's label is seen at the height of that point.
+            name: of the camera, or of its optical frame.
+            pixel: x to the right, y down (px).
+            latent: of what is seen now ``[D]``.
+
+        Raises:
+            InvalidTask: there is no such camera, the point is not in its picture, or shows no place
+                at that height; or as `with_position` says.
+        """
+        cameras = {camera.name: camera for camera in self._contract.cameras}
+        cameras |= {camera.frame: camera for camera in self._contract.cameras}
+        if name not in cameras:
+            known = [camera.name for camera in self._contract.cameras]
+            raise InvalidTask(f"goal_point is in camera {name!r}, expected one of {known}")
+        if not self._bundle.reads_positions:
+            raise InvalidTask(
+                f"goal_point is a position, and bundle {self._bundle.id} was trained without "
+                "labels: expected a goal image"
+            )
+        height = float(self._readout(latent=latent[None])[0][2])
+        return self.with_position(task, _place_at(cameras[name], pixel, height).tolist())
+
+    def resolved(self, task: Task, recalled: Sequence[np.ndarray] = ()) -> Task:
+        """The task with goals that are positions or latents alone, all of them checked.
+
+        Args:
+            task: with goals as they were given.
+            recalled: latents ``[D]``, one for each goal that is of so many s ago.
+
+        Raises:
+            InvalidTask: names the part, and what is wrong with it.
+        """
+        latents = iter(recalled)
+
+        def resolve(part: Task) -> Task:
+            try:
+                if part.goal_image:
+                    images = _read_goal_image(part.goal_image, self._contract.cameras)
+                    part = replace(self.with_image(part, images), goal_image="")
+                elif part.goal_ago:
+                    latent = next(latents, None)
+                    if latent is None:
+                        raise InvalidTask(
+                            f"goal.ago is {part.goal_ago:g} s, and nothing is remembered yet: "
+                            "expected a task that comes while the agent runs"
+                        )
+                    part = replace(self.with_latent(part, latent), goal_ago=0.0)
+                elif part.goal_latent is not None:
+                    part = self.with_latent(part, np.array(part.goal_latent))
+                return self._checked(part)
+            except ValueError as error:
+                if not task.subgoals:
+                    raise
+                raise InvalidTask(f"subgoal {part.name}: {error}") from error
+
+        return task.with_each(resolve(part) for part in task.each())
+
+    def distance(self, task: Task, latent: np.ndarray) -> float | None:
+        """From what is seen, a latent ``[D]``, to a task's goal; None without one.
+
+        In m where the bundle reads positions, else a root mean square over latents.
+        """
+        if task.goal_position is None and task.goal_latent is None:
+            return None
+        if not self._bundle.reads_positions:
+            goal = np.array(task.goal_latent, np.float32)
+            return float(np.sqrt(np.mean((latent - goal) ** 2)))
+        goal = task.goal_position
+        if goal is None:
+            goal = self._readout(latent=np.array([task.goal_latent], np.float32))[0]
+        seen = self._readout(latent=latent[None])[0]
+        return float(np.linalg.norm(seen - np.array(goal, np.float32)))
 
     def sections(self, task: Task) -> dict[str, dict]:
         """One section a module.
@@ -239,6 +230,7 @@ class Configurator:
                 "precision": task.precision,
                 "deadline": task.deadline,
                 "auto": task.auto,
+                "limit": task.limit,
                 "goal_latent": latent,
             },
             "memory": {},
@@ -285,3 +277,41 @@ class Configurator:
                 f"{lower} to {upper} m in {self._contract.base_frame}"
             )
         return task
+
+
+def _read_goal_image(file: str, cameras: Sequence[Camera]) -> list[np.ndarray]:
+    """The pictures of a file, one a camera, side by side in it."""
+    image = cv2.imread(file, cv2.IMREAD_COLOR)
+    width = sum(camera.width for camera in cameras)
+    shape = (cameras[0].height, width)
+    if image is None or image.shape[:2] != shape:
+        what = "no picture" if image is None else f"{image.shape[1]}x{image.shape[0]}"
+        raise InvalidTask(f"goal.image {file} is {what}, expected {width}x{shape[0]}")
+    edges = np.cumsum([camera.width for camera in cameras])[:-1]
+    parts = np.split(image, edges, axis=1)
+    return [
+        np.ascontiguousarray(part if camera.encoding == "bgr8" else part[..., ::-1])
+        for part, camera in zip(parts, cameras, strict=True)
+    ]
+
+
+def _place_at(camera: Camera, pixel: Sequence[float], height: float) -> np.ndarray:
+    """Where the ray through a pixel is at a height: ``[3]`` (m, base frame).
+
+    Raises:
+        InvalidTask: the pixel is not in the picture, or its ray never is at that height.
+    """
+    x, y = pixel
+    if not (0 <= x < camera.width and 0 <= y < camera.height):  # NaN is neither
+        raise InvalidTask(
+            f"goal_point is at ({x:g}, {y:g}), outside the picture of {camera.name}: expected x "
+            f"below {camera.width} and y below {camera.height}, from 0"
+        )
+    ray = camera.rotation @ [(x - camera.cx) / camera.fx, (y - camera.cy) / camera.fy, 1.0]
+    ahead = (height - camera.position[2]) / ray[2] if ray[2] else -1.0
+    if ahead <= 0:
+        raise InvalidTask(
+            f"goal_point ({x:g}, {y:g}) of {camera.name} shows no place at a height of "
+            f"{height:.3f} m, expected a point on what is there"
+        )
+    return np.array(camera.position) + ahead * ray

@@ -165,6 +165,20 @@ class Memory:
         self._rounds[rows] = np.minimum(self._rounds[rows] + 1, MOST_ROUNDS)
         return rows, distances
 
+    def at_ages(self, ages: np.ndarray) -> np.ndarray:
+        """Rows ``[N]`` of the steps nearest to so many s ``[N]`` before the newest; none of none.
+
+        What is recalled is kept for longer.
+        """
+        filled = np.flatnonzero(self._stamps[: self._filled] > 0)
+        if not filled.size:
+            return filled
+        wanted = self.newest - (1e9 * np.asarray(ages)).astype(np.int64)
+        away = np.abs(self._stamps[filled][None] - wanted[:, None])
+        rows = filled[away.argmin(axis=1)]
+        self._rounds[rows] = np.minimum(self._rounds[rows] + 1, MOST_ROUNDS)
+        return rows
+
     def follow(self, rows: np.ndarray, steps: int) -> np.ndarray:
         """The rows of the steps after: ``[..., steps]`` of ``[...]``; -1 where none is known."""
         followed = np.full((*np.shape(rows), steps), -1, np.int64)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import PointStamped, PoseStamped
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -20,11 +20,13 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from jepa_robot.modules.execution import CONTROLS
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.messages import DATA, LATCHED
 from jepa_robot.nodes.runtime import interrupts_wait
 from jepa_robot.robot.contract import RobotContract
 
+SERVICES = ("safety/stop", "safety/release", "memory/save")
 PATIENCE = 2.0  # s without an answer, after which a request is sent again
 
 
@@ -55,6 +57,7 @@ class AgentClient:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self.status: dict = {}
+        self.progress: dict = {}
         self.safety_state: DiagnosticStatus | None = None
         self.diagnostics: dict[str, DiagnosticStatus] = {}
         self.commanded: np.ndarray | None = None
@@ -64,13 +67,15 @@ class AgentClient:
         self._task = create(String, "task", DATA)
         self._goal_pose = create(PoseStamped, "goal_pose", DATA)
         self._goal_image = create(Image, "goal_image", DATA)
+        self._goal_point = create(PointStamped, "goal_point", DATA)
         self._episode = create(String, "simulator/episode", DATA)
         self._action = create(Image, "action", messages.COMMAND)
         self._clients = {
             name: self.node.create_client(Trigger, name)
-            for name in ("safety/stop", "safety/release", "memory/save")
+            for name in (*SERVICES, *(f"configurator/{name}" for name in CONTROLS))
         }
         self.listen(String, "task_status", self._on_status, LATCHED)
+        self.listen(String, "progress", self._on_progress, LATCHED)
         self.listen(DiagnosticStatus, "safety_state", self._on_safety_state, LATCHED)
         self.listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
         self.listen(JointTrajectory, "command_echo", self._on_echo, DATA)
@@ -180,6 +185,13 @@ class AgentClient:
         pose.pose.orientation.w = 1.0
         self._ask(self._goal_pose, pose, "the goal position")
 
+    def set_goal_point(self, camera: str, x: float, y: float) -> None:
+        """The place that a camera's picture shows at a pixel, in force when this returns."""
+        point = PointStamped()
+        point.header.frame_id = camera
+        point.point.x, point.point.y = float(x), float(y)
+        self._ask(self._goal_point, point, "the goal point")
+
     def set_goal_image(self, images: Sequence[np.ndarray]) -> None:
         """Goal images, one a camera, in force when this returns.
 
@@ -212,7 +224,14 @@ class AgentClient:
     # The safety stage, the simulator, and actions of one's own.
 
     def call(self, name: str) -> str:
-        """Call ``safety/stop``, ``safety/release`` or ``memory/save``; returns what it answered."""
+        """Call one of `SERVICES`, or ``configurator/`` and one of `CONTROLS`.
+
+        Returns:
+            What it answered.
+
+        Raises:
+            ValueError: it refused; with its words.
+        """
         answer = self._ask_again(self._clients[name])
         if not answer.success:
             raise ValueError(f"{name}: {answer.message}")
@@ -258,6 +277,9 @@ class AgentClient:
 
     def _on_status(self, message: String) -> None:
         self.status = json.loads(message.data)
+
+    def _on_progress(self, message: String) -> None:
+        self.progress = json.loads(message.data)
 
     def _on_safety_state(self, message: DiagnosticStatus) -> None:
         self.safety_state = message

@@ -4,125 +4,40 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from geometry_msgs.msg import PoseStamped
-from lifecycle_msgs.msg import State, Transition
-from lifecycle_msgs.srv import ChangeState, GetState
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import PointStamped, PoseStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
-from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
+from std_srvs.srv import Trigger
 
 from jepa_robot.models import Bundle
 from jepa_robot.modules.actor import MODES, OFF
-from jepa_robot.modules.configurator import (
-    MODULES,
-    PREPARED,
-    Configuration,
-    Configurator,
-    InvalidTask,
-    Task,
-    load_task,
-)
+from jepa_robot.modules.configurator import MODULES, PREPARED, Configuration, Configurator
+from jepa_robot.modules.execution import CONTROLS, FAILED, RUNNING, Execution
+from jepa_robot.modules.tasks import InvalidTask, Task, load_task
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.base import AgentNode
-from jepa_robot.nodes.messages import DATA, KEPT_ACKNOWLEDGEMENTS, LATCHED
+from jepa_robot.nodes.messages import COMMAND, DATA, KEPT_ACKNOWLEDGEMENTS, LATCHED
 from jepa_robot.nodes.resumption import Resumption
 from jepa_robot.nodes.runtime import BESIDE, STEADY, main
+from jepa_robot.nodes.supervision import Supervised
 
 SUPERVISION_PERIOD = 0.05  # s
-POLL_PERIOD = 0.3  # s between two looks at a node that is as it should be
-RETRY_PERIOD = 2.0  # s before a transition that failed is tried again
-ANSWER_TIMEOUT = 0.25  # s, then it is asked again: a process that died never answers
-RENEWAL_PERIOD = 1.5  # s without an answer, after which it is asked through other clients
-SILENCE_TIMEOUT = 2.0  # s without an answer, after which a node counts as not answering
 SWAP_AFTER = 5  # time steps until a bundle is in force: by then all were told
 PREPARATION_TIMEOUT = 20.0  # s, for all to load a bundle
-TRANSITION_TIMEOUT = 30.0  # s: loading a bundle for the first time takes a while
-NEXT = {
-    State.PRIMARY_STATE_UNCONFIGURED: Transition.TRANSITION_CONFIGURE,
-    State.PRIMARY_STATE_INACTIVE: Transition.TRANSITION_ACTIVATE,
-}
-
-
-class Supervised:
-    """One managed node: asked for its state, and led to active whenever it is not."""
-
-    def __init__(self, node: Node, name: str) -> None:
-        self.name, self._node = name, node
-        self._create_clients()
-        self._future = None
-        self._is_changing = False
-        self._deadline = self._next_look = self._answered_at = 0.0
-        self._renewed_at = time.monotonic()
-        self.state = "not there"
-        self.problem = ""
-
-    @property
-    def is_active(self) -> bool:
-        return self.state == "active"
-
-    def _create_clients(self) -> None:
-        self._get = self._node.create_client(GetState, f"{self.name}/get_state")
-        self._change = self._node.create_client(ChangeState, f"{self.name}/change_state")
-
-    def _renew_clients(self, now: float) -> None:
-        """What DDS lost of its discovery is made up for when there is something new to discover.
-
-        Else a node that is back, and heard, goes unanswered for up to ten seconds now and then.
-        """
-        for client in (self._get, self._change):
-            self._node.destroy_client(client)
-        self._create_clients()
-        self._renewed_at = now
-
-    def step(self, now: float) -> None:
-        """Look after the node; never blocks."""
-        if self._future is not None:
-            if self._future.done():
-                self._take_answer(now)
-            elif now > self._deadline:
-                client = self._change if self._is_changing else self._get
-                client.remove_pending_request(self._future)
-                self._future = None
-                if now - self._answered_at > SILENCE_TIMEOUT:
-                    self.state = "does not answer"
-            return
-        if now < self._next_look:
-            return
-        if now - max(self._answered_at, self._renewed_at) > RENEWAL_PERIOD:
-            self._renew_clients(now)
-        if not self._get.service_is_ready():
-            self.state = "not there"
-            return
-        self._ask(self._get, GetState.Request(), now + ANSWER_TIMEOUT, False)
-
-    def _ask(self, client, request, deadline: float, is_changing: bool) -> None:
-        self._future = client.call_async(request)
-        self._deadline, self._is_changing = deadline, is_changing
-
-    def _take_answer(self, now: float) -> None:
-        answer, self._future = self._future.result(), None
-        self._answered_at = now
-        if self._is_changing:
-            self.problem = "" if answer.success else f"a transition of {self.name} failed"
-            self._next_look = now if answer.success else now + RETRY_PERIOD
-            return
-        self.state = answer.current_state.label
-        transition = NEXT.get(answer.current_state.id)
-        if transition is None:
-            self._next_look = now + POLL_PERIOD
-            return
-        request = ChangeState.Request()
-        request.transition.id = transition
-        self._ask(self._change, request, now + TRANSITION_TIMEOUT, True)
+RECALL_TIMEOUT = 1.0  # s, for memory to tell how it was
+AWAY = 1.0  # s that what memory tells may be from when was asked for
+PROGRESS_PERIOD = 0.2  # s between two reports of a task that goes on
 
 
 @dataclass(frozen=True)
@@ -135,12 +50,24 @@ class _Swap:
     until: float
 
 
+@dataclass(frozen=True)
+class _Recall:
+    """A task that waits for memory to tell how it was, so many s ago each."""
+
+    task: Task
+    ages: tuple[float, ...]
+    request: str
+    until: float
+
+
 class ConfiguratorNode(AgentNode):
     """Executive control.
 
-    Takes tasks (``task``: a name or YAML), goals (``goal_pose``, ``goal_image``), bundles
-    (``bundle``: a name or folder) and the parameter ``mode``; publishes the one configuration in
-    force and, on ``task_status``, how it stands.
+    Takes tasks (``task``: a name or YAML), goals (``goal_pose``, ``goal_image``, ``goal_point``),
+    bundles (``bundle``: a name or folder) and the parameter ``mode``; publishes the one
+    configuration in force and, on ``task_status``, how it stands. Watches the state, goes from
+    subgoal to subgoal, and tells on ``progress`` how far the task is; ``~/start``, ``~/pause``,
+    ``~/resume`` and ``~/cancel`` are of the task in force.
     """
 
     takes_configurations = False
@@ -152,16 +79,25 @@ class ConfiguratorNode(AgentNode):
         self.declare_parameter("managed_nodes", list(MODULES))
         self._supervised = [Supervised(self, name) for name in self.parameter("managed_nodes")]
         self._task: Task | None = None
-        self._in_force: Task | None = None  # that, or on hold
+        self._execution: Execution | None = None
+        self._in_force: Task | None = None  # its part under way, or on hold
+        self._activation = 0  # ns: what was seen before is not of what is in force
+        self._latent: np.ndarray | None = None  # of what was seen last
+        self._recall: _Recall | None = None
+        self._recalls = 0
+        self._held = ""  # by the safety stage: why
+        self._told, self._told_at = "", 0.0  # of progress
         self._resumption: Resumption | None = None
         self._is_active = False
         self._sent_version = self._requests = 0
-        self._said = {"task": "", "mode": OFF, "goal": "none"}
+        self._said = {"task": "", "subgoal": "", "mode": OFF, "goal": "none"}
         self._acknowledged: dict[str, str] = {}
         self._swap: _Swap | None = None
         self._swapped_at = 0  # ns: nothing of the new bundle is in force before
         self._status_text = self._error = ""
         self.add_on_set_parameters_callback(self._on_parameters)
+        for name in CONTROLS:
+            self.create_service(Trigger, f"~/{name}", partial(self._on_service, name))
         self.create_timer(SUPERVISION_PERIOD, self._supervise, clock=STEADY)
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
@@ -169,6 +105,8 @@ class ConfiguratorNode(AgentNode):
     def setup(self) -> None:
         self._publisher = self.publisher(String, "configuration", LATCHED)
         self._status = self.publisher(String, "task_status", LATCHED)
+        self._progress = self.publisher(String, "progress", LATCHED)
+        self._ask_memory = self.publisher(Image, "recall_ago", COMMAND)
         self._resumption = Resumption(self.contract.name, self.get_namespace())
         resumed = self._resumption.read(self.bundle.space)
         if resumed is not None and Path(resumed[2]) != self.bundle.path.resolve():
@@ -202,14 +140,20 @@ class ConfiguratorNode(AgentNode):
             (String, "task", lambda message: load_task(message.data)),
             (PoseStamped, "goal_pose", self._with_goal_pose),
             (Image, "goal_image", self._with_goal_image),
+            (PointStamped, "goal_point", self._with_goal_point),
         ):
             self.subscribe(message_type, topic, partial(self._on_request, read), DATA)
         self.subscribe(String, "bundle", self._on_bundle, DATA)
+        self.subscribe(Image, "state", self._on_state, DATA)
+        self.subscribe(Image, "recalled", self._on_recalled, DATA)
+        self.subscribe(DiagnosticStatus, "safety_state", self._on_safety_state, LATCHED)
         try:
-            if self._task is None:
-                self._task = self._resumed_task() or self._start_up_task()
-            if self._task is not None:
-                self._take(self._task)
+            if self._execution is not None:
+                self._go_on()
+            elif (resumed := self._resumed_task()) is not None:
+                self._begin(*resumed)
+            elif (task := self._start_up_task()) is not None:
+                self._begin(self._configurator.resolved(task))
         except InvalidTask as error:
             self.diagnostics.error(str(error))
 
@@ -226,14 +170,14 @@ class ConfiguratorNode(AgentNode):
             self._resumption.clear()
         super().destroy_node()
 
-    def _resumed_task(self) -> Task | None:
-        """What the configurator before us was at when it died, if one did."""
+    def _resumed_task(self) -> tuple[Task, list[str]] | None:
+        """What the configurator before us was at when it died, if one did, and what was done."""
         resumed = self._resumption.read(self.bundle.space)
         if resumed is None:
             return None
-        task, self._sent_version, _ = resumed
+        task, self._sent_version, _, done = resumed
         self.get_logger().info(f"task {task.name} is taken up again")
-        return task
+        return task, done
 
     def _start_up_task(self) -> Task | None:
         name, mode = self.parameter("task"), self.parameter("mode")
@@ -244,15 +188,58 @@ class ConfiguratorNode(AgentNode):
 
     def _on_request(self, read: Callable[[Any], Task], message: Any) -> None:
         """Take up what a user asks for; what cannot be taken up puts the arm on hold."""
-        self._requests += 1
+        self._recall = None
         try:
-            self._take(read(message))
+            task = read(message)
+            ages = tuple(part.goal_ago for part in task.each() if part.goal_ago)
+            if ages:
+                self._remember(task, ages)
+            else:
+                self._accept(task)
         except ValueError as error:
-            self._error = str(error)
-            if self._task is not None:
-                self._resumption.clear()
-                self._publish_configuration(replace(self._task, mode=OFF))
-            self._publish_status()
+            self._refuse(error)
+            raise
+
+    def _accept(self, task: Task, recalled: Sequence[np.ndarray] = ()) -> None:
+        task = self._configurator.resolved(task, recalled)
+        self._requests += 1
+        self._begin(task)
+
+    def _refuse(self, error: ValueError) -> None:
+        self._requests += 1
+        self._recall, self._error = None, str(error)
+        if self._execution is not None:
+            self._execution.pause()
+            self._go_on()
+        self._publish_status()
+
+    def _remember(self, task: Task, ages: tuple[float, ...]) -> None:
+        """Ask memory how it was."""
+        self._recalls += 1
+        until = time.monotonic() + RECALL_TIMEOUT
+        self._recall = _Recall(task, ages, f"{self.get_name()}.{self._recalls}", until)
+        frame = f"{self.bundle.id}#{self._recall.request}"
+        rows = np.array(ages, np.float32)[:, None]
+        self._ask_memory.publish(messages.tensor_message(rows, self.now(), frame))
+
+    def _on_recalled(self, message: Image) -> None:
+        """What memory told: the task that waited for it can begin."""
+        recall = self._recall
+        if recall is None or message.header.frame_id.partition("#")[2] != recall.request:
+            return
+        self._recall = None
+        try:
+            rows = messages.read_tensor(message, "recalled", message.width, len(recall.ages))
+            for wanted, age in zip(recall.ages, rows[:, 1], strict=True):
+                if abs(wanted - age) > AWAY:
+                    raise InvalidTask(
+                        f"goal.ago is {wanted:g} s, and the nearest that memory has is "
+                        f"{age:.1f} s ago"
+                    )
+            states = rows[:, 3 : 3 + self.bundle.state_size]
+            self._accept(recall.task, self.bundle.latent(states))
+        except ValueError as error:
+            self._refuse(error)
             raise
 
     def _with_goal_pose(self, message: PoseStamped) -> Task:
@@ -263,31 +250,109 @@ class ConfiguratorNode(AgentNode):
         images = messages.read_goal_image(message, self.contract.cameras)
         return self._configurator.with_image(self._need_task("goal_image"), images)
 
+    def _with_goal_point(self, message: PointStamped) -> Task:
+        task = self._need_task("goal_point")
+        if self._latent is None:
+            raise InvalidTask("goal_point came before anything was seen, expected a state first")
+        pixel = (message.point.x, message.point.y)
+        return self._configurator.with_point(task, message.header.frame_id, pixel, self._latent)
+
     def _need_task(self, topic: str) -> Task:
+        """The task in force, to be given another goal: that is then all of it."""
         if self._task is None:
             raise InvalidTask(f"{topic} came without a task, expected one on topic task first")
-        return self._task
+        return replace(self._task, subgoals=())
 
-    def _take(self, task: Task) -> None:
+    def _begin(self, task: Task, done: Sequence[str] = ()) -> None:
         """Put a task in force for all modules, from the next observation on."""
-        self._error = ""
-        self._publish_configuration(task)
-        self._task = task
-        self._keep_for_resumption(task)
+        execution, self._error = Execution(task, done), ""
+        self._publish_configuration(execution.in_force, task.name)
+        self._task, self._execution = task, execution
+        self._keep_for_resumption()
+        self._publish_progress()
 
-    def _keep_for_resumption(self, task: Task) -> None:
+    def _go_on(self) -> None:
+        """Put in force what the task has come to."""
+        execution = self._execution
+        self._publish_configuration(execution.in_force, self._task.name)
+        self._keep_for_resumption()
+        if execution.state == FAILED:
+            self.diagnostics.error(execution.reason)
+        elif execution.state != RUNNING:
+            self.get_logger().info(f"task {self._task.name}: {execution.state}")
+        self._publish_progress()
+
+    def _on_service(
+        self, name: str, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        """Start the task anew, pause, resume or cancel it."""
+        execution = self._execution
+        if not self._is_active or execution is None:
+            response.message = f"there is nothing to {name}, expected a task on topic task first"
+            return response
+        if name == "start":
+            self._begin(self._task)
+            response.success = True
+        elif getattr(execution, name)():
+            self._go_on()
+            response.success = True
+        response.message = f"task {self._task.name} is {self._execution.state}"
+        return response
+
+    def _on_safety_state(self, message: DiagnosticStatus) -> None:
+        self._held = "" if message.level == DiagnosticStatus.OK else message.message
+        self._publish_progress()
+
+    def _on_state(self, message: Image) -> None:
+        """Watch how far the task is."""
+        state = messages.read_tensor(message, "state", self.bundle.state_size)
+        self._latent = self.bundle.latent(state)[0]
+        stamp, execution = messages.from_time(message.header.stamp), self._execution
+        if execution is None or stamp < self._activation:
+            return
+
+        def distance(task: Task) -> float | None:
+            return self._configurator.distance(task, self._latent)
+
+        if execution.observe(stamp, distance, bool(self._held)):
+            self._go_on()
+        else:
+            self._publish_progress()
+
+    def _publish_progress(self) -> None:
+        """Where anything but numbers changed at once, else now and then."""
+        if self._execution is None:
+            return
+        report = {**self._execution.report(), "held": self._held}
+        steady = {name: report[name] for name in report if name not in ("distance", "seconds")}
+        text, now = json.dumps(steady), time.monotonic()
+        if text == self._told and now - self._told_at < PROGRESS_PERIOD:
+            return
+        self._told, self._told_at = text, now
+        self.diagnostics.values |= {name: report[name] for name in ("state", "subgoal", "distance")}
+        self._progress.publish(String(data=json.dumps(report)))
+
+    def _keep_for_resumption(self) -> None:
+        """What goes on is taken up again after a crash; what is paused or over is not."""
+        execution = self._execution
         try:
-            self._resumption.write(task, self._sent_version, self.bundle)
+            if execution.state == RUNNING:
+                done = execution.done
+                self._resumption.write(self._task, done, self._sent_version, self.bundle)
+            else:
+                self._resumption.clear()
         except OSError as error:
             self.diagnostics.error(f"{self._resumption.path}: {error.strerror}")
 
-    def _publish_configuration(self, task: Task) -> None:
+    def _publish_configuration(self, task: Task, name: str) -> None:
+        """Put a task, a part of the one that is named, in force."""
         sections = self._configurator.sections(task)
         self._in_force = task
-        self._said = {"task": task.name, "mode": task.mode, "goal": task.goal}
+        subgoal = "" if task.name == name else task.name
+        self._said = {"task": name, "subgoal": subgoal, "mode": task.mode, "goal": task.goal}
         self._sent_version += 1
         self._acknowledged = {}
-        activation = max(self.now(), self._swapped_at)
+        activation = self._activation = max(self.now(), self._swapped_at)
         configuration = self._configuration(activation, task, self.bundle, sections)
         self._publisher.publish(String(data=configuration.to_json()))
         self.get_logger().info(f"task {task.name}, mode {task.mode}: version {self._sent_version}")
@@ -338,7 +403,7 @@ class ConfiguratorNode(AgentNode):
             why = "; ".join(refused) or f"not loaded by {away} in {PREPARATION_TIMEOUT:g} s"
             self._swap = None
             self._refuse_bundle(swap.bundle.id, why)
-            self._publish_configuration(self._in_force)
+            self._publish_configuration(self._in_force, self._task.name)
         elif not away:
             self._swap = None
             ahead = int(SWAP_AFTER * 1e9 * self.contract.rates.time_step)
@@ -349,8 +414,7 @@ class ConfiguratorNode(AgentNode):
             self.adopt(swap.configurator)
             self.diagnostics.values["bundle"] = self.bundle.id
             self.get_logger().info(f"bundle {self.bundle.id}: version {told.version}")
-            if self._in_force is self._task:
-                self._keep_for_resumption(self._task)
+            self._keep_for_resumption()
 
     def _refuse_bundle(self, name: str, why: str) -> None:
         self._error = f"bundle {name} is refused: {why}"
@@ -365,7 +429,8 @@ class ConfiguratorNode(AgentNode):
                 reason = f"mode is {parameter.value!r}, expected one of {list(MODES)}"
                 return SetParametersResult(successful=False, reason=reason)
             if self._task is not None and parameter.value:
-                self._take(replace(self._task, mode=parameter.value))
+                parts = (replace(part, mode=parameter.value) for part in self._task.each())
+                self._begin(self._task.with_each(parts), self._execution.done)
         return SetParametersResult(successful=True)
 
     def _on_ack(self, message: String) -> None:
@@ -394,6 +459,14 @@ class ConfiguratorNode(AgentNode):
         if away:
             self.diagnostics.warn("; ".join(away))
         self._look_after_swap()
+        if self._recall is not None and now > self._recall.until:
+            ages = ", ".join(f"{age:g}" for age in self._recall.ages)
+            error = InvalidTask(
+                f"memory did not tell in {RECALL_TIMEOUT:g} s how it was {ages} s ago: expected "
+                "something to be remembered"
+            )
+            self._refuse(error)
+            self.diagnostics.error(str(error))
         self._publish_status()
 
     def _publish_status(self) -> None:

@@ -29,8 +29,9 @@ class MemoryNode(AgentNode):
 
     ``recall`` [N, S] is answered by ``recalled`` [N k, 3 + H (S + A)]: for each state the k steps
     most like it, nearest first, each with its distance, its age (s), how many steps are known from
-    it on, and H of those: state and action, zeros where there are fewer. ``~/save`` writes what is
-    in RAM into one file.
+    it on, and H of those: state and action, zeros where there are fewer. ``recall_ago`` [N, 1] is
+    answered likewise, [N, ...], by the steps that were so many s ago (distance 0). ``~/save``
+    writes what is in RAM into one file.
     """
 
     def __init__(self) -> None:
@@ -65,6 +66,7 @@ class MemoryNode(AgentNode):
         for field, size in self._sizes.items():
             self.subscribe(Image, field, partial(self._on_field, field, size), DATA)
         self.subscribe(Image, "recall", self._on_recall, COMMAND)
+        self.subscribe(Image, "recall_ago", self._on_recall_ago, COMMAND)
 
     def _close(self, files: MemoryFiles) -> None:
         files.close()
@@ -136,12 +138,23 @@ class MemoryNode(AgentNode):
         rows, distances = self._memory.recall(states, self.parameter("neighbours"))
         if not rows.size:
             raise messages.InvalidMessage("recall finds nothing, expected steps in memory")
-        rows, memory = rows.ravel(), self._memory
+        self._tell(message, rows.ravel(), distances.ravel())
+
+    def _on_recall_ago(self, message: Image) -> None:
+        ages = messages.read_tensor(message, "recall_ago", 1, None)[:, 0]
+        rows = self._memory.at_ages(ages)
+        if not rows.size:
+            raise messages.InvalidMessage("recall_ago finds nothing, expected steps in memory")
+        self._tell(message, rows, np.zeros(len(rows)))
+
+    def _tell(self, message: Image, rows: np.ndarray, distances: np.ndarray) -> None:
+        """Answer with the steps of rows ``[N]``."""
+        memory = self._memory
         known = np.column_stack([rows, memory.follow(rows, self.parameter("following") - 1)])
         steps = memory.at(np.maximum(known, 0))
         seen = np.concatenate([steps["state"], steps["action"]], axis=2) * (known >= 0)[..., None]
         ages = 1e-9 * (memory.newest - steps["stamp"][:, 0])
-        about = np.column_stack([distances.ravel(), ages, (known >= 0).sum(axis=1)])
+        about = np.column_stack([distances, ages, (known >= 0).sum(axis=1)])
         answer = np.concatenate([about, seen.reshape(len(rows), -1)], axis=1)
         stamp = messages.from_time(message.header.stamp)
         self._recalled.publish(messages.tensor_message(answer, stamp, message.header.frame_id))

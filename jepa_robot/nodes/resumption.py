@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from collections.abc import Sequence
 
 from jepa_robot.files import write_atomically
 from jepa_robot.graph import SESSION
 from jepa_robot.models import Bundle
-from jepa_robot.modules.configurator import Task
+from jepa_robot.modules.tasks import Task
 from jepa_robot.nodes.latch import state_file
 
 
@@ -24,8 +24,8 @@ class Resumption:
         self._session = os.environ.get(SESSION, "")
         self.path = state_file(robot, namespace, "task")
 
-    def read(self, space: str) -> tuple[Task, int, str] | None:
-        """The task, the version of its configuration and the folder of the bundle in force.
+    def read(self, space: str) -> tuple[Task, int, str, list[str]] | None:
+        """The task, its configuration's version, the bundle's folder, and what was done of it.
 
         None if there is nothing to resume in a latent space.
         """
@@ -35,12 +35,13 @@ class Resumption:
             kept = json.loads(self.path.read_text(encoding="utf-8"))
             if (kept["session"], kept["space"]) != (self._session, space):
                 return None
-            return Task(**kept["task"]), int(kept["version"]), str(kept["path"])
+            done = [str(name) for name in kept["done"]]
+            return Task.from_dict(kept["task"]), int(kept["version"]), str(kept["path"]), done
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def write(self, task: Task, version: int, bundle: Bundle) -> None:
-        """Keep a task.
+    def write(self, task: Task, done: Sequence[str], version: int, bundle: Bundle) -> None:
+        """Keep a task, and the names of what was done of it.
 
         Raises:
             OSError: the folder cannot be written.
@@ -52,9 +53,10 @@ class Resumption:
             "space": bundle.space,
             "path": str(bundle.path.resolve()),
             "version": version,
+            "done": list(done),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path, json.dumps({**kept, "task": asdict(task)}))
+        write_atomically(self.path, json.dumps({**kept, "task": task.to_dict()}))
 
     def clear(self) -> None:
         """An end on purpose: nothing is to be resumed."""

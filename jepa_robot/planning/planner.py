@@ -24,13 +24,13 @@ class PlannerConfig:
     """Settings of all planners.
 
     ``candidates``: action sequences an iteration. ``std`` and ``correlation``: of a sample's noise,
-    and from one step to the next. ``rate``: how much an action may change from one step to the
-    next. ``final``: times that the last state counts more; ``step_weights``: how much each step
-    counts, 1 if there are none. ``seeds``: how many of the first samples are what the policy does
-    in imagination, with noise from none to half of ``std``: it knows the way where a search that
-    looks a few steps ahead would dither (as in TD-MPC, Hansen et al. 2022, arXiv:2203.04955,
-    section 3). ``answer``: the ``best`` sample, or the ``mean`` that the planner ends with; what
-    lies between two good ways may be none.
+    and from one step to the next. ``limit``: the largest action. ``rate``: how much an action may
+    change from one step to the next. ``final``: times that the last state counts more;
+    ``step_weights``: how much each step counts, 1 if there are none. ``seeds``: how many of the
+    first samples are what the policy does in imagination, with noise from none to half of ``std``:
+    it knows the way where a search that looks a few steps ahead would dither (as in TD-MPC, Hansen
+    et al. 2022, arXiv:2203.04955, section 3). ``answer``: the ``best`` sample, or the ``mean`` that
+    the planner ends with; what lies between two good ways may be none.
     """
 
     candidates: int = 256
@@ -38,6 +38,7 @@ class PlannerConfig:
     iterations: int = 5
     std: float = 0.7
     correlation: float = 0.7
+    limit: float = 1.0
     rate: float = NO_LIMIT
     final: float = 0.0
     step_weights: tuple[float, ...] = ()
@@ -56,7 +57,12 @@ class PlannerConfig:
         check_whole(self, {"seeds": (0, self.candidates)})
         check_numbers(
             self,
-            {"std": (1e-3, 10), "correlation": (0, 0.999), "rate": (1e-3, NO_LIMIT)},
+            {
+                "std": (1e-3, 10),
+                "correlation": (0, 0.999),
+                "limit": (1e-2, 1),
+                "rate": (1e-3, NO_LIMIT),
+            },
         )
         check_numbers(self, {"final": (0, 1000)})
         weights = self.step_weights
@@ -133,19 +139,24 @@ class Search:
         problem: what is minimised.
         start: the warm start ``[B, H, A]``.
         before: the actions before the first ``[B, A]``, None if it is free.
-        rate: how much an action may change from one step to the next.
+        config: gives the largest action, and how much it may change from one step to the next.
     """
 
     def __init__(
-        self, problem: Problem, start: np.ndarray, before: np.ndarray | None, rate: float
+        self,
+        problem: Problem,
+        start: np.ndarray,
+        before: np.ndarray | None,
+        config: PlannerConfig,
     ) -> None:
-        self.problem, self._before, self._rate = problem, before, rate
+        self.problem, self._before = problem, before
+        self._limit, self._rate = config.limit, config.rate
         self.best = self.limited(start[:, None])[:, 0]
         self.best_cost = np.full(len(start), np.inf, np.float32)
 
     def limited(self, actions: np.ndarray) -> np.ndarray:
-        """Actions ``[B, N, H, A]`` within [-1, 1] and the rate."""
-        actions = np.clip(actions, -1, 1, dtype=np.float32)
+        """Actions ``[B, N, H, A]`` within limit and rate."""
+        actions = np.clip(actions, -self._limit, self._limit, dtype=np.float32)
         if self._rate >= NO_LIMIT:
             return actions
         last = None if self._before is None else self._before[:, None]
@@ -224,7 +235,7 @@ class Planner(abc.ABC):
                 f"planner {type(self).__name__} needs gradients, expected a bundle that has them"
             )
         start = self._warm_start(problem.starts, shift)
-        search = Search(problem, start, before, self.config.rate)
+        search = Search(problem, start, before, self.config)
         self._begin(search, start)
         done, ended = 0, clock()
         expected = sorted(self._times)[int(SLOW * len(self._times))] if self._times else 0.0

@@ -14,7 +14,7 @@ from jepa_robot.learning.jepa import JEPAConfig
 from jepa_robot.learning.readout import readout_quality, train_goal_encoder, train_readout
 from jepa_robot.learning.training import train_jepa
 from jepa_robot.models import Bundle
-from jepa_robot.modules.configurator import load_task
+from jepa_robot.modules.tasks import load_task
 
 MINUTE = JEPAConfig(latent_size=8, horizon=4, iterations=600, batch=24)
 SHORT = DistillConfig(decisions=250, rounds=2, iterations=400)

@@ -20,7 +20,8 @@ from jepa_robot.learning.pipeline import TrainConfig, prevention_sees, train_all
 from jepa_robot.learning.predictors import PredictorConfig
 from jepa_robot.learning.refinement import RefinementConfig
 from jepa_robot.models import Bundle
-from jepa_robot.modules.configurator import Configurator, InvalidTask, load_task
+from jepa_robot.modules.configurator import Configurator
+from jepa_robot.modules.tasks import InvalidTask, load_task
 
 MOMENT = TrainConfig(
     jepa=JEPAConfig(latent_size=4, predictor=PredictorConfig(width=16), iterations=4, batch=4),

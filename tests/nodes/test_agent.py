@@ -15,7 +15,7 @@ from jepa_robot import processes
 from jepa_robot.cli.evaluate import run_evaluation
 from jepa_robot.dataset import read_episodes
 from jepa_robot.models import Bundle
-from jepa_robot.modules.configurator import load_task
+from jepa_robot.modules.tasks import load_task
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.messages import EVERY_ONE, LATCHED
 

@@ -10,7 +10,7 @@ from sensor_msgs.msg import Image
 
 from jepa_robot.evaluation import InProcessRunner, sample_episodes
 from jepa_robot.models import Bundle
-from jepa_robot.modules.configurator import load_task, task_text
+from jepa_robot.modules.tasks import load_task, task_text
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.evaluation import RosRunner
 from jepa_robot.nodes.messages import DATA, EVERY_ONE
