@@ -58,6 +58,7 @@ class AgentNode(LifecycleNode):
         self.version = 0  # of the configuration in force
         self._taken: list[_Taken] = []  # not in force yet
         self._taking = threading.Lock()
+        self._seen = -1  # ns, stamp of what was last configured for
         self._before: tuple[int, str] | None = None  # until when another bundle was in force
         self.parsed: dict[int, Any] = {}  # the newest configurations, by version
         self._made: list[tuple[Callable, Any]] = []
@@ -127,6 +128,7 @@ class AgentNode(LifecycleNode):
 
     def configure_for(self, stamp: int) -> None:
         """Put in force the newest configuration whose activation is not after ``stamp`` (ns)."""
+        self._seen = stamp
         if not self._taken:
             return
         with self._taking:
@@ -152,7 +154,7 @@ class AgentNode(LifecycleNode):
     # Lifecycle.
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._taken, self._subscriptions_made, self.version = [], [], 0
+        self._taken, self._subscriptions_made, self.version, self._seen = [], [], 0, -1
         self.parsed, self._before = {}, None
         try:
             self.contract = load_contract(self.parameter("robot"))
@@ -222,6 +224,7 @@ class AgentNode(LifecycleNode):
             for taken in self._taken:
                 if taken.version == configuration.version:  # its modules are there: now it is told
                     taken.activation = configuration.activation
+                    self._note_late(configuration)
                     return
             known = [(self.bundle, None), *((taken.bundle, taken.built) for taken in self._taken)]
         here = next((one for one in known if one[0].id == configuration.bundle), None)
@@ -245,6 +248,7 @@ class AgentNode(LifecycleNode):
             taken = _Taken(configuration.version, configuration.activation, bundle, built, parsed)
             with self._taking:
                 self._taken.append(taken)
+                self._note_late(configuration)
                 kept = list(self.parsed.items())[1 - KEPT_CONFIGURATIONS :]
                 self.parsed = {**dict(kept), configuration.version: parsed}
         except (ValueError, OSError) as problem:
@@ -252,6 +256,12 @@ class AgentNode(LifecycleNode):
             self.diagnostics.error(error)
         reply = {"node": self.get_name(), "version": configuration.version, "error": error}
         self._ack.publish(String(data=json.dumps(reply)))
+
+    def _note_late(self, configuration: Configuration) -> None:
+        """Count what came after an observation that it was for: others may have taken it up."""
+        if 0 <= configuration.activation <= self._seen:
+            values = self.diagnostics.values
+            values["configurations_late"] = values.get("configurations_late", 0) + 1
 
     def _load(self, configuration: Configuration) -> tuple[Bundle, Any]:
         """Another bundle, and modules of it.
