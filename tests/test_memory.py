@@ -167,3 +167,13 @@ def test_memory_says_what_it_takes_and_is_bounded():
 def test_what_is_wrong_is_named(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+def test_it_tells_how_it_was_so_long_ago():
+    kept = make(capacity=20)
+    assert not len(kept.at_ages(np.array([1.0])))
+    live(kept, range(1, 41))  # the ring has turned over
+    steps = kept.at(kept.at_ages(np.array([0.0, 0.5, 0.512, 60.0])))
+    newest = kept.newest // STEP
+    oldest = kept.steps()["stamp"].min() // STEP
+    assert (steps["stamp"] // STEP).tolist() == [newest, newest - 10, newest - 10, oldest]

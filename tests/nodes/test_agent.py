@@ -248,6 +248,12 @@ def test_a_configuration_that_a_module_refuses_is_told(start, tiny):
                 ),
                 "both modules' answers",
             )
+
+        def late():
+            values = client.diagnostics["/perception"].values
+            return {value.key: value.value for value in values}.get("configurations_late")
+
+        client.wait(lambda: late() == "2", "perception to say that 99 and 100 came too late")
         errors = {(ack["version"], ack["node"]): ack["error"] for ack in acks}
         assert "it is for bundle 'x', expected 'tiny-" in errors[98, "cost"]
         assert "actor.mode is 7" in errors[99, "actor"]
