@@ -89,7 +89,7 @@ class Execution:
             return False
         passed = stamp - self._stamp if self._stamp else 0
         self._stamp = stamp
-        if self._distance is None and self.task.order == ORDERS[1] and self._nearest(distance):
+        if self._distance is None and self._choose(distance):
             return True
         task = self._changed
         self._distance = distance(task)
@@ -103,12 +103,12 @@ class Execution:
             self._improved = self._clock
             if self._near_since is None:
                 self._near_since = self._clock
-            return self._clock - self._near_since >= task.success.hold and self._succeed()
+            return self._clock - self._near_since >= task.success.hold and self._succeed(distance)
         self._near_since = None
         if task.timeout and self._clock >= task.timeout:
             return self._fail(f"was not done within {task.timeout:g} s")
         if task.patience and self._clock - self._improved >= task.patience.seconds:
-            return self._help(task)
+            return self._help(task, distance)
         return False
 
     def _begin(self, name: str) -> None:
@@ -130,26 +130,28 @@ class Execution:
         ]
         return sorted(names, key=lambda name: name in self._later) or [next(iter(self._parts))]
 
-    def _nearest(self, distance: Distance) -> bool:
-        """Choose the nearest of those that can be next; whether it is another."""
+    def _choose(self, distance: Distance) -> bool:
+        """Where that is asked for, go for the nearest that can be next; whether it is another."""
+        if self.task.order != ORDERS[1]:
+            return False
         possible = self._possible()
         fresh = [name for name in possible if name not in self._later] or possible
         nearest = min(fresh, key=lambda name: distance(self._parts[name]) or 0.0)
         if nearest == self._name:
             return False
         self._begin(nearest)
-        self._distance = distance(self._changed)
         return True
 
-    def _succeed(self) -> bool:
+    def _succeed(self, distance: Distance) -> bool:
         self.done.append(self._name)
         if len(self.done) == len(self._parts):
             self.state = SUCCEEDED
         else:
             self._begin(self._possible()[0])
+            self._choose(distance)
         return True
 
-    def _help(self, task: Task) -> bool:
+    def _help(self, task: Task, distance: Distance) -> bool:
         """The next remedy that there is; else it has failed."""
         self._improved, self._best = self._clock, self._distance
         others = [name for name in self._possible() if name not in (*self._later, self._name)]
@@ -164,6 +166,7 @@ class Execution:
             else:
                 self._later.append(self._name)
                 self._begin(others[0])
+                self._choose(distance)
             return True
         return self._fail(f"made no progress for {task.patience.seconds:g} s")
 
