@@ -17,6 +17,7 @@ ROS_WHEELS = [
     "ros-std-srvs",
     "ros-trajectory-msgs",
 ]
+IMPORT = ["mcap", "rosbags"]
 TRAIN = [
     "gymnasium>=1.0",
     "joblib",
@@ -77,10 +78,11 @@ setup(
     extras_require={
         "ros": ROS_WHEELS,
         "train": TRAIN,
+        "import": IMPORT,
         "viewer": ["rerun-sdk"],
         "test": ["pytest", "pytest-xdist"],
         "gymnasium": ["gymnasium>=1.0"],
-        "dev": [*TRAIN, "pytest", "pytest-xdist", "ruff"],
+        "dev": [*TRAIN, *IMPORT, "pytest", "pytest-xdist", "ruff"],
     },
     entry_points={
         "console_scripts": [

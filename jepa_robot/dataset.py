@@ -304,6 +304,24 @@ def read_about(path: str | Path) -> About | None:
     return None if text is None else About.from_json(text, str(path))
 
 
+def check_same(path: Path, about: About) -> About:
+    """What a file says of itself, where more of ``about`` may be added to it.
+
+    Raises:
+        InvalidDataset: it is of another robot or task, or says nothing of itself.
+    """
+    found = read_about(path)
+    if found is None:
+        raise InvalidDataset(f"{path}: does not say what it is of, expected a recording of ours")
+    check_interface(str(path), found.interface, about.interface)
+    for name in ("task", "goal"):
+        if getattr(found, name) != getattr(about, name):
+            raise InvalidDataset(
+                f"{path}: {name} is {getattr(found, name)!r}, expected {getattr(about, name)!r}"
+            )
+    return found
+
+
 def write_dataset(
     path: str | Path, about: About, episodes: Iterable[Mapping[str, np.ndarray]]
 ) -> int:

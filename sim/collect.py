@@ -27,9 +27,8 @@ import numpy as np
 from jepa_robot.dataset import (
     About,
     InvalidDataset,
-    check_interface,
+    check_same,
     dataset_bytes,
-    read_about,
     read_episodes,
     write_dataset,
 )
@@ -225,8 +224,8 @@ def collect(
     if path.exists() and not append:
         raise FileExistsError(f"{path}: exists, expected the name of a new file, or --append")
     about = _recorder(source).about
-    before = _check_same(path, about) if path.exists() else about
-    first = sum(run["episodes"] for run in before.runs if run["seed"] == seed)
+    before = check_same(path, about) if path.exists() else about
+    first = sum(run["episodes"] for run in before.runs if run.get("seed") == seed)
     parts = _Parts(path, about, source, seed, first)
     numbers = range(first, first)
     done = 0
@@ -255,20 +254,6 @@ def collect(
     write_dataset(path, replace(about, runs=(*before.runs, run)), added)
     parts.remove()
     return done
-
-
-def _check_same(path: Path, about: About) -> About:
-    """What a file says of itself, if it is of the same robot and task."""
-    found = read_about(path)
-    if found is None:
-        raise InvalidDataset(f"{path}: does not say what it is of, expected a recording of ours")
-    check_interface(str(path), found.interface, about.interface)
-    for name in ("task", "goal"):
-        if getattr(found, name) != getattr(about, name):
-            raise InvalidDataset(
-                f"{path}: {name} is {getattr(found, name)!r}, expected {getattr(about, name)!r}"
-            )
-    return found
 
 
 def _record_all(

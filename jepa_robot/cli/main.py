@@ -108,6 +108,38 @@ def collect(
     typer.echo(f"{count} transitions in {file}")
 
 
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="The HDF5 file to make.")],
+    bags: Annotated[list[Path], typer.Argument(help="ROS 2 bags: folders, or MCAP files.")],
+    robot: Robot = "panda",
+    task: Annotated[str, typer.Option(help="That was done.")] = "reach",
+    topic: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Another topic, as camera_side/image=/realsense/image_raw; repeat it."),
+    ] = None,
+    namespace: Annotated[str, typer.Option(help="In front of the robot's topics.")] = "",
+    actions: Annotated[
+        str, typer.Option(help="Where actions are from: action, commands, motion, or auto.")
+    ] = "auto",
+    append: Annotated[bool, typer.Option("--append", help="Add to a file that exists.")] = False,
+) -> None:
+    """Make a recording to learn from out of ROS 2 bags of a real robot."""
+    from jepa_robot.importing import BagSettings, import_bags
+    from jepa_robot.robot.contract import load_contract
+
+    settings = BagSettings(
+        topics=options_of(topic, "--topic"), namespace=namespace, actions=actions
+    )
+    done = import_bags(bags, file, load_contract(robot), task, settings, append, command())
+    for problem in done.problems:
+        typer.echo(problem, err=True)
+    typer.echo(
+        f"{done.frames} frames of {done.episodes} episodes in {file}, actions from "
+        f"{', '.join(sorted(done.actions))}"
+    )
+
+
 @app.command()
 def train(
     data: Annotated[Path, typer.Argument(help="A file made by collect or stable-worldmodel.")],

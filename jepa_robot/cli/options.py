@@ -79,12 +79,12 @@ class Planning(str, Enum):
     distributed = "distributed"
 
 
-def options_of(texts: list[str] | None) -> dict:
+def options_of(texts: list[str] | None, option: str = "--env-option") -> dict:
     """NAME=VALUE, values as YAML."""
     import yaml
 
     pairs = [text.partition("=") for text in texts or []]
     for name, separator, _ in pairs:
         if not separator:
-            raise ValueError(f"--env-option is {name!r}, expected NAME=VALUE")
+            raise ValueError(f"{option} is {name!r}, expected NAME=VALUE")
     return {name: yaml.safe_load(value) for name, _, value in pairs}
