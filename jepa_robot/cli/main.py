@@ -108,6 +108,19 @@ def collect(
     typer.echo(f"{count} transitions in {file}")
 
 
+@app.command()
+def record(
+    bag: Annotated[Path, typer.Argument(help="The folder to make.")],
+    robot: Robot = "panda",
+    namespace: Annotated[str, typer.Option(help="Of robot and agent.")] = "",
+    seconds: Annotated[float, typer.Option(min=0, help="For how long; 0: until Ctrl-C.")] = 0.0,
+) -> None:
+    """Record a running robot and its agent into a ROS 2 bag."""
+    from jepa_robot.cli.record import run_record
+
+    run_record(bag, robot, namespace, seconds)
+
+
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="The HDF5 file to make.")],

@@ -28,9 +28,10 @@ def run_task(what: str, robot: str, namespace: str, follow: bool) -> None:
     Raises:
         ValueError: it is refused, or failed; with the agent's words.
     """
-    has_end = False
+    has_end, name = False, ""
     if what not in CONTROLS:
         task = load_task(what)
+        name = task.name
         has_end = all(part.success for part in task.each())
         if Path(what).is_file():
             what = str(Path(what).resolve())  # the agent runs in another folder
@@ -42,7 +43,7 @@ def run_task(what: str, robot: str, namespace: str, follow: bool) -> None:
             typer.echo(client.call(f"configurator/{what}"))
             return
         client.set_task(what)
-        client.wait(lambda: client.progress, "the agent's progress")
+        client.wait(lambda: client.progress.get("task") == name, "the agent's progress")
         told = ""
 
         def is_over() -> bool:
