@@ -56,7 +56,6 @@ CELLS = (
     "xarm6:reach",
     "panda_push:push",
     "iiwa_push:push",
-    "panda_table:push",
     "panda_table:pick_and_place",
     "panda_table:push_around",
 )
