@@ -1,8 +1,9 @@
-"""`jepa-robot jog`: one action channel, gently, through the safety stage."""
+"""`jepa-robot jog` and `explore`: motion without an agent, through the safety stage."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 import typer
@@ -21,16 +22,39 @@ def run_jog(robot: str, channel: str, speed: float, seconds: float, namespace: s
         KeyboardInterrupt: it was ended by Ctrl-C, after the arm came to rest.
     """
     os.environ.update(graph.environment())
-    from jepa_robot.nodes.client import AgentClient
-    from jepa_robot.nodes.jog import Jogger, jog_action
+    from jepa_robot.nodes.jog import jog_action
 
     contract = load_contract(robot)
-    kinematics = Kinematics(contract)
     action = jog_action(contract, channel, speed)
     unit = next(known.unit for known in contract.actions.channels if known.name == channel)
-    typer.echo(f"{contract.name}: {channel} at {speed:g} {unit} for {seconds:g} s, then hold")
+    what = f"{channel} at {speed:g} {unit} for {seconds:g} s"
+    _move(contract, lambda joints: action, seconds, namespace, what)
+
+
+def run_explore(robot: str, seconds: float, speed: float, seed: int, namespace: str) -> None:
+    """Wander about in the workspace; prints and raises as `run_jog` does."""
+    os.environ.update(graph.environment())
+    from jepa_robot.robot.wandering import Wanderer
+
+    contract = load_contract(robot)
+    wanderer = Wanderer(contract, seed, speed)
+    _move(contract, wanderer, seconds, namespace, f"wandering for {seconds:g} s")
+
+
+def _move(
+    contract: RobotContract,
+    motion: Callable[[np.ndarray], np.ndarray],
+    seconds: float,
+    namespace: str,
+    what: str,
+) -> None:
+    from jepa_robot.nodes.client import AgentClient
+    from jepa_robot.nodes.jog import Jogger
+
+    kinematics = Kinematics(contract)
+    typer.echo(f"{contract.name}: {what}, then hold")
     with AgentClient(contract, namespace) as client:
-        jogged = Jogger(client).run(action, seconds)
+        jogged = Jogger(client).run(motion, seconds)
     _show(contract, kinematics, jogged.before, jogged.after, jogged.gripper)
     typer.echo(f"safety   {', then '.join(jogged.said)}")
     typer.echo(f"limited  by {', '.join(jogged.limited) or 'nothing'}")

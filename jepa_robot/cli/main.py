@@ -432,6 +432,22 @@ def jog(
 
 
 @app.command()
+def explore(
+    seconds: Annotated[float, typer.Option(min=0.1, help="For how long.")] = 60.0,
+    speed: Annotated[
+        float, typer.Option(help="The largest action, a share of the contract's.")
+    ] = 0.5,
+    seed: Seed = 0,
+    robot: Robot = "panda",
+    namespace: Annotated[str, typer.Option(help="Of the safety stage.")] = "",
+) -> None:
+    """Wander about in the workspace, through the safety stage: motion to record and learn from."""
+    from jepa_robot.cli.jog import run_explore
+
+    run_explore(robot, seconds, speed, seed, namespace)
+
+
+@app.command()
 def task(
     what: Annotated[
         str, typer.Argument(help="A task: name, file or YAML; or start, pause, resume, cancel.")

@@ -1,8 +1,9 @@
-"""Moves one action channel for a moment, through the safety stage: for first motions by hand."""
+"""Moves an arm without an agent, through the safety stage: first motions, and wandering about."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +18,7 @@ from jepa_robot.nodes.messages import COMMAND, DATA, LATCHED, SENSOR_IN
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot.robot.safety import FOLLOWING, JOINT_STATES_STALE, NO_JOINT_STATES
 
+Motion = Callable[[np.ndarray], np.ndarray]
 FRAME = "jog"  # the frame_id of our actions
 OURS = "agent_client"  # a node that may publish actions, and does so when it is told to
 LISTEN = 2.5  # s in which whoever is there is discovered and heard
@@ -81,8 +83,12 @@ class Jogger:
         for topic in ("action", "plan"):
             client.listen(Image, topic, partial(self._on_action, topic), COMMAND)
 
-    def run(self, action: np.ndarray, seconds: float) -> Jogged:
-        """Publish an action ``[1, A]`` at the image rate, then have the arm hold. Ctrl-C ends it.
+    def run(self, motion: Motion, seconds: float) -> Jogged:
+        """Publish actions at the image rate, then have the arm hold. Ctrl-C ends it.
+
+        Args:
+            motion: the action ``[1, A]`` from measured joints ``[J]`` (rad), once a time step.
+            seconds: for how long.
 
         Raises:
             AgentTimeout: no joint states or no safety stage.
@@ -101,7 +107,7 @@ class Jogger:
         before, opening = self._joints, self._gripper
         self._said.clear()
         self._limited.clear()
-        is_interrupted = self._act(action, seconds)
+        is_interrupted = self._act(motion, seconds)
         client.wait(lambda: not self._speeds.any(), "the arm to be commanded to rest", REST_TIMEOUT)
         self._spin(SETTLE)
         said = tuple(dict.fromkeys(self._said))
@@ -125,13 +131,13 @@ class Jogger:
         state = self._client.safety_state
         return state is not None and state.message not in (NO_JOINT_STATES, JOINT_STATES_STALE)
 
-    def _act(self, action: np.ndarray, seconds: float) -> bool:
+    def _act(self, motion: Motion, seconds: float) -> bool:
         """Publish until the time is over, the arm is stopped or Ctrl-C, which is told by True."""
         client, period = self._client, self._client.contract.rates.time_step
         begin = due = time.monotonic()
         try:
             while due < begin + seconds:
-                client.act(action, self._now(), FRAME)
+                client.act(motion(self._joints), self._now(), FRAME)
                 due += period
                 self._spin(due - time.monotonic())
                 self._refuse_company()  # who was not discovered before

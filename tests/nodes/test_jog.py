@@ -15,6 +15,7 @@ from jepa_robot.nodes.client import AgentClient
 from jepa_robot.nodes.messages import COMMAND
 from jepa_robot.processes import ProcessGroup
 from jepa_robot.robot.contract import load_contract
+from jepa_robot.robot.kinematics import Kinematics
 
 JOG = [sys.executable, "-m", "jepa_robot.cli.main", "jog"]
 
@@ -138,3 +139,22 @@ def test_what_cannot_be_jogged_is_refused_in_a_sentence(arguments, says):
     assert result.returncode == 1
     assert says in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
+
+
+def test_exploring_goes_about_in_the_workspace(without_agent):
+    with without_agent("panda") as client:
+        explore = [*JOG[:-1], "explore", "--seconds", "5", "--speed", "0.8", "--seed", "3"]
+        hands = []
+        kinematics = Kinematics(client.contract)
+        process = subprocess.Popen(explore, stdout=subprocess.PIPE, text=True)
+        while process.poll() is None:
+            client.spin(0.05)
+            if client.commanded is not None:
+                hands.append(kinematics.position(client.commanded))
+        assert process.returncode == 0
+        assert "following, then" in process.stdout.read()
+        hands = np.array(hands)
+        lower, upper = client.contract.workspace
+        assert (hands >= np.array(lower) - 0.005).all() and (hands <= np.array(upper) + 0.005).all()
+        assert np.linalg.norm(np.diff(hands, axis=0), axis=1).sum() > 0.2
+        assert np.ptp(hands, axis=0).max() > 0.1
