@@ -297,8 +297,8 @@ def _messages(
     if not path.exists():
         raise InvalidBag(f"{path}: is missing, expected a ROS 2 bag")
     store = get_typestore(Stores.LATEST)
-    reader = AnyReader([path], default_typestore=store)
     try:
+        reader = AnyReader([path], default_typestore=store)
         reader.open()
     except (AnyReaderError, ReaderError, OSError, ValueError) as error:
         yield from _salvaged(path, wants, store, error)

@@ -30,6 +30,20 @@ def test_a_running_agent_is_recorded_and_imported(start, contract, tmp_path):
     assert np.ptp(data.images(data.rows[:1])) > 50
 
 
+def test_a_recorder_that_is_killed_leaves_what_it_had(start, contract, tmp_path):
+    bag = tmp_path / "bag"
+    with start(simulator="realtime") as (client, _):
+        client.wait_until_ready()
+        code = "from jepa_robot.cli.main import main; main()"
+        recorder = subprocess.Popen([sys.executable, "-c", code, "record", str(bag)])
+        client.wait(lambda: any(f.stat().st_size > 3e6 for f in bag.glob("*.mcap")), "a bag", 60.0)
+        recorder.kill()
+        recorder.wait()
+    assert not (bag / "metadata.yaml").exists()
+    done = import_bags([bag], tmp_path / "data.h5", contract)
+    assert done.frames > 20 and any("is cut off" in problem for problem in done.problems)
+
+
 def test_nobody_to_record_is_told(domain, tmp_path):
     code = "from jepa_robot.cli.main import main; main()"
     command = [sys.executable, "-c", code, "record", str(tmp_path / "bag"), "--seconds", "1"]
