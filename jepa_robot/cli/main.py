@@ -154,6 +154,23 @@ def import_(
 
 
 @app.command()
+def replay(
+    bundle: Annotated[str, typer.Argument(help="The agent's bundle.")],
+    recorded: Annotated[list[Path], typer.Argument(help="One recording (.h5), or ROS 2 bags.")],
+    robot: Robot = "panda",
+    task: Annotated[str, typer.Option(help="Whose planner, weights and mode act.")] = "reach",
+    mode: Annotated[int, typer.Option(min=0, max=3, help="In its place; 0: the task's.")] = 0,
+    json_file: Json = None,
+) -> None:
+    """What an agent foresees and would do on a recording, beside what came; nothing moves."""
+    from jepa_robot.cli.replay import run_replay
+
+    run_replay(
+        bundle, recorded, robot, task, mode, json_file, lambda text: typer.echo(text, err=True)
+    )
+
+
+@app.command()
 def train(
     data: Annotated[Path, typer.Argument(help="A file made by collect or stable-worldmodel.")],
     run: Annotated[Path, typer.Argument(help="Where checkpoints and logs go.")],
