@@ -17,7 +17,7 @@ ROS_WHEELS = [
     "ros-std-srvs",
     "ros-trajectory-msgs",
 ]
-IMPORT = ["mcap", "rosbags"]
+IMPORT = ["av", "mcap", "pyarrow", "rosbags"]
 TRAIN = [
     "gymnasium>=1.0",
     "joblib",

@@ -1,4 +1,4 @@
-"""Makes a recording that is learned from out of ROS 2 bags: frames at the contract's rate."""
+"""Makes a recording out of ROS 2 bags and LeRobot datasets: frames at the contract's rate."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pinocchio
 
-from jepa_robot.bags import ACTION, InvalidBag, Segment, Stream, read_bag
+from jepa_robot.bags import ACTION, Bag, InvalidBag, Segment, Stream, read_bag
 from jepa_robot.dataset import About, check_same, read_episodes, write_dataset
+from jepa_robot.lerobot_data import is_lerobot, read_lerobot
 from jepa_robot.modules.tasks import load_task
 from jepa_robot.robot.contract import GRIPPER_CHANNEL, RobotContract
 from jepa_robot.robot.kinematics import Kinematics
@@ -53,6 +54,7 @@ class BagSettings:
     topics: Mapping[str, str] = field(default_factory=dict)
     namespace: str = ""
     actions: str = AUTO
+    in_degrees: bool = False
 
     def __post_init__(self) -> None:
         if self.actions not in (AUTO, *SOURCES):
@@ -76,7 +78,7 @@ def import_bags(
     frames are missing, or time jumps, another episode begins.
 
     Args:
-        bags: folders of rosbag2, or MCAP files.
+        bags: folders of rosbag2 or of LeRobot datasets, or MCAP files.
         path: the file to make.
         contract: of the robot.
         task: that was done; says what goals are of.
@@ -118,7 +120,7 @@ def _episodes(
     """Columns of each episode, as `jepa_robot.dataset` lays them out."""
     kinematics = Kinematics(contract)
     for bag in bags:
-        read = read_bag(bag, contract, settings.size, settings.topics, settings.namespace)
+        read = _read(bag, contract, settings)
         done.problems += read.problems
         for segment in read.segments:
             frames = _Frames(bag, segment, contract, kinematics, settings.actions)
@@ -128,6 +130,13 @@ def _episodes(
                 yield frames.columns(begin, end)
                 done.episodes += 1
                 done.frames += end - begin
+
+
+def _read(path: Path, contract: RobotContract, settings: BagSettings) -> Bag:
+    if is_lerobot(path):
+        names, in_degrees = settings.topics, settings.in_degrees
+        return read_lerobot(path, contract, settings.size, names, in_degrees)
+    return read_bag(path, contract, settings.size, settings.topics, settings.namespace)
 
 
 class _Frames:

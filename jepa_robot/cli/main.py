@@ -124,7 +124,9 @@ def record(
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="The HDF5 file to make.")],
-    bags: Annotated[list[Path], typer.Argument(help="ROS 2 bags: folders, or MCAP files.")],
+    bags: Annotated[
+        list[Path], typer.Argument(help="ROS 2 bags (folders, MCAP files), or LeRobot datasets.")
+    ],
     robot: Robot = "panda",
     task: Annotated[str, typer.Option(help="That was done.")] = "reach",
     topic: Annotated[
@@ -135,15 +137,17 @@ def import_(
     actions: Annotated[
         str, typer.Option(help="Where actions are from: action, commands, motion, or auto.")
     ] = "auto",
+    degrees: Annotated[
+        bool, typer.Option("--degrees", help="Angles of a LeRobot dataset are in degrees.")
+    ] = False,
     append: Annotated[bool, typer.Option("--append", help="Add to a file that exists.")] = False,
 ) -> None:
-    """Make a recording to learn from out of ROS 2 bags of a real robot."""
+    """Make a recording to learn from out of a real robot's ROS 2 bags or LeRobot datasets."""
     from jepa_robot.importing import BagSettings, import_bags
     from jepa_robot.robot.contract import load_contract
 
-    settings = BagSettings(
-        topics=options_of(topic, "--topic"), namespace=namespace, actions=actions
-    )
+    names = options_of(topic, "--topic")
+    settings = BagSettings(topics=names, namespace=namespace, actions=actions, in_degrees=degrees)
     done = import_bags(bags, file, load_contract(robot), task, settings, append, command())
     for problem in done.problems:
         typer.echo(problem, err=True)
