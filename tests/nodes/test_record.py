@@ -17,7 +17,7 @@ def test_a_running_agent_is_recorded_and_imported(start, contract, tmp_path):
         client.set_goal_position((0.5, 0.1, 0.3))
         client.wait(lambda: client.answered_at, "the arm to follow")
         code = "from jepa_robot.cli.main import main; main()"
-        command = [sys.executable, "-c", code, "record", str(bag), "--seconds", "4"]
+        command = [sys.executable, "-c", code, "record", str(bag), "--seconds", "6"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "/joint_states" in done.stdout

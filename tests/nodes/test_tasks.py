@@ -41,11 +41,10 @@ def test_a_sequence_is_carried_out_and_controlled(start):
             client.call("configurator/pause")
 
         assert client.call("configurator/start") == "task patrol is running"
-        client.wait(lambda: client.progress["done"] == names[:1], "the first place again", 60)
+        client.wait(lambda: client.progress["done"][:1] == names[:1], "the first place again", 60)
         assert client.call("configurator/pause") == "task patrol is paused"
         client.wait(lambda: client.status["mode"] == 0 and client.status["in_force"], "a pause")
         assert client.call("configurator/resume") == "task patrol is running"
-        client.wait(lambda: client.progress["done"] == names[:2], "the second place", 60)
         assert client.call("configurator/cancel") == "task patrol is cancelled"
         client.wait(lambda: client.progress["state"] == "cancelled", "the end")
 
@@ -84,7 +83,7 @@ def test_a_sequence_goes_on_after_the_configurator_died(start):
     with start(model="reach_panda") as (client, group):
         client.wait_until_ready()
         client.set_task("patrol")
-        client.wait(lambda: client.progress["done"] == ["left"], "the first place", 60)
+        client.wait(lambda: client.progress["done"][:1] == ["left"], "the first place", 60)
         seen = progress_of(client)
         group.processes["configurator"].send_signal(signal.SIGKILL)
         client.wait(lambda: client.progress["state"] == "succeeded", "the rest", 120)
