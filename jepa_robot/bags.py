@@ -117,6 +117,7 @@ class _Reader:
         self._begin = 0
         self.time = 0  # ns, of the newest message
         self.problems: list[str] = []
+        self._others = ""  # joint states that are of other joints
         self._spoilt: dict[str, int] = {}  # messages with what is no number, by topic
         self._segments = [self._new_segment()]
 
@@ -168,12 +169,20 @@ class _Reader:
         stream, value = self._takers[topic](message)
         if value is None or stamp < (stream.stamps[-1] if stream.stamps else 0):
             return
-        if np.isfinite(value).all():
+        is_alike = not stream.values or len(value) == len(stream.values[0])
+        if is_alike and np.isfinite(value).all():
             stream.add(stamp, value)
         else:
             self._spoilt[topic] = self._spoilt.get(topic, 0) + 1
 
     def finished(self) -> list[Segment]:
+        """What came, in segments.
+
+        Raises:
+            InvalidBag: no joint states were of the contract's joints.
+        """
+        if self._others and not any(segment.joints.stamps for segment in self._segments):
+            raise InvalidBag(f"{self._path}: {self._others}")
         self.problems += [
             f"{self._path}: {topic}: {count} message(s) with what is no number are left out"
             for topic, count in self._spoilt.items()
@@ -220,15 +229,14 @@ class _Reader:
         fingers = list(contract.gripper.joints) if contract.moves_gripper else []
         missing = [name for name in (*wanted, *fingers) if name not in names]
         stream = self._segments[-1].joints
-        if missing:
-            if set(names) & set(wanted):  # some robots publish arm and gripper apart
-                return stream, None
-            raise InvalidBag(
-                f"{self._path}: {JOINTS} has {names}, expected {[*wanted, *fingers]} among them"
-            )
+        if missing:  # others may publish there, too: a gripper, for example
+            self._others = f"{JOINTS} has {names}, expected {[*wanted, *fingers]} among them"
+            return stream, None
         order = [names.index(name) for name in wanted]
         positions = np.asarray(message.position, float)
         velocities = np.asarray(message.velocity, float)
+        if len(positions) != len(names):
+            return stream, np.array([np.nan])
         rates = velocities[order] if len(velocities) == len(names) else np.zeros(0)
         opening = [positions[[names.index(name) for name in fingers]].mean()] if fingers else []
         row = np.concatenate([positions[order], rates, opening])

@@ -109,6 +109,20 @@ def test_pause_resume_cancel():
     assert not run.execution.cancel() and not run.execution.resume()
 
 
+def test_another_mode_starts_nothing_that_is_paused_or_over():
+    run = Run()
+    run.execution.pause()
+    other = load_task(TASK.replace("ORDER", "mode: 1"))
+    run.execution.change(other)
+    assert run.execution.state == PAUSED and run.execution.in_force.mode == 0
+    run.execution.resume()
+    assert run.execution.in_force.mode == 1
+    for place in (0.1, 1.0, 0.5):
+        run.see(place, 8)
+    run.execution.change(other)
+    assert run.execution.state == SUCCEEDED and run.execution.in_force.mode == 0
+
+
 def test_what_was_done_before_is_not_done_again():
     run = Run(done=["near", "gone"])
     assert run.execution.subgoal == "far" and run.execution.done == ["near"]

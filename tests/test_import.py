@@ -217,6 +217,20 @@ def write_mcap(path, rows):
     return path
 
 
+def test_others_may_publish_joint_states_too(tmp_path, contract, lived):
+    rows = list(messages(contract, lived))
+    for number in range(FRAMES):
+        stamp = BEGIN + number * STEP + 1
+        kind = TYPES["sensor_msgs/msg/JointState"]
+        alone = kind(header(stamp), ["finger"], np.array([0.01]), np.zeros(0), np.zeros(0))
+        short = kind(header(stamp), list(contract.joint_names), np.zeros(3), *[np.zeros(0)] * 2)
+        rows += [("/joint_states", stamp, alone), ("/joint_states", stamp, short)]
+    rows.sort(key=lambda row: row[1])
+    done = import_bags([write(tmp_path / "bag", rows)], tmp_path / "data.h5", contract)
+    assert done.frames == FRAMES
+    assert done.problems[0].endswith(f"{FRAMES} message(s) with what is no number are left out")
+
+
 def test_of_a_file_that_is_cut_off_the_good_part_is_kept(tmp_path, contract, lived):
     bag = write_mcap(tmp_path / "bag.mcap", messages(contract, lived))
     assert import_bags([bag], tmp_path / "whole.h5", contract).frames == FRAMES

@@ -64,6 +64,11 @@ class Execution:
             "reason": self.reason,
         }
 
+    def change(self, task: Task) -> None:
+        """Go on with the same parts, changed; what is paused or over stays so."""
+        self.task, self._parts = task, task.parts
+        self._changed = self._parts[self._name]
+
     def pause(self) -> bool:
         """Hold; whether that changed anything."""
         return self._go_over(RUNNING, PAUSED)

@@ -430,7 +430,9 @@ class ConfiguratorNode(AgentNode):
                 return SetParametersResult(successful=False, reason=reason)
             if self._task is not None and parameter.value:
                 parts = (replace(part, mode=parameter.value) for part in self._task.each())
-                self._begin(self._task.with_each(parts), self._execution.done)
+                self._task = self._task.with_each(parts)
+                self._execution.change(self._task)
+                self._go_on()
         return SetParametersResult(successful=True)
 
     def _on_ack(self, message: String) -> None:
