@@ -80,6 +80,17 @@ def test_remedies_come_one_after_the_other_and_then_it_fails():
     )
 
 
+def test_what_was_put_off_comes_after_all_others():
+    parts = "".join(f"\n  - {{name: p{n}, goal: {{position: [{n}, 0, 0]}}}}" for n in range(3))
+    text = "name: it\nsuccess: {within: 0.1}\npatience: {seconds: 1, remedies: [later]}\nsubgoals:"
+    run = Run(text + parts)
+    order = [run.execution.subgoal]
+    for place in (9.0, 1.0, 2.0, 0.0):
+        run.see(place, 25 if place == 9.0 else 1)
+        order.append(run.execution.subgoal)
+    assert order == ["p0", "p1", "p2", "p0", "p0"] and run.execution.state == SUCCEEDED
+
+
 def test_progress_needs_no_remedy():
     run = Run()
     assert not any(run.see(0.9 - 0.01 * step, 5) for step in range(60))
