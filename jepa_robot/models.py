@@ -12,6 +12,8 @@ policy          state [N, S], goal_latent [N, D]                            acti
 readout         latent [N, D]                                               position [N, G] (m)
 goal_encoder    position [N, G] (m)                                         latent [N, D]
 critic          state [N, S], goal_latent [N, D]                            cost [N], spread [N]
+upper           state [N, S], macros [N, P, G]                              places [N, P + 1, G],
+                                                                            asked [N, P, G] (m)
 cost            state [M, S], action [M, A], GOAL                           terms [M, T]
 plan            state [N or 1, S], actions [N, H, A], z [N, K, H, Z],       costs [N, K],
                 GOAL, CRITIC, LIMITS, weights [W], step_weights [H]         states [N, K, H, S]
@@ -32,7 +34,9 @@ kinematics in the encoder's graph (P = M + 6, else M). The latent is made of the
 frames; images lack that axis where K is 1. Views are how far each camera's picture is
 from the training pictures, 1 the limit; an encoder may lack them. Z may be 0. A bundle for goal
 images alone has neither readout nor goal encoder, and many have no critic; a single critic has no
-spread.
+spread. Few have an upper level: each of P macro-actions in [-1, 1], ``upper_stride`` steps long (a
+field of the manifest), asks the lower level to bring what goals are about to a place; places are
+where that comes to be, now and after each.
 
 The last six are made of the others and of the T cost terms of tasks that the manifest names: a
 rollout over H steps and K draws of z with what it costs, once more with weights and activations of
@@ -74,6 +78,7 @@ TAKEN = {  # inputs of the graphs that are made by training; a predictor may tak
     "readout": {"latent"},
     "goal_encoder": {"position"},
     "critic": {"state", "goal_latent"},
+    "upper": {"state", "macros"},
 }
 AUTO_PROVIDER = "auto"
 PROVIDERS = {
@@ -308,6 +313,9 @@ class Bundle:
             "goal_encoded": self.latent_size,
             "goal_position": self.goal_size,
             "position": self.goal_size,
+            "macros": self.goal_size,
+            "places": self.goal_size,
+            "asked": self.goal_size,
             "z": self.z_size,
             "views": len(self.manifest["cameras"]),
             "weights": len(INTRINSIC) + len(self.manifest.get("terms", ())) + 1,

@@ -9,7 +9,8 @@ import numpy as np
 
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot_sim.episodes import OBJECT, Episode
-from jepa_robot_sim.placing import LINEAR_CHANNELS
+from jepa_robot_sim.exploration import Explorer, Script, ScriptedExplorer, script_noise
+from jepa_robot_sim.placing import LINEAR_CHANNELS, QUICK
 from jepa_robot_sim.pushing import Push
 from jepa_robot_sim.scenes import REFERENCE, SMALLEST, Scene
 from jepa_robot_sim.scripts import Pusher
@@ -17,6 +18,11 @@ from jepa_robot_sim.scripts import Pusher
 WALL = (0.06, 0.008)  # m: half of its length and thickness; it is as high as the block
 TURNED, SHIFTED = 0.3, 0.02  # rad, m: how far it is off the middle of the way
 CLEARANCE, LEAST = 0.03, 0.008  # m that a block on its way should and must keep from it
+ALIGNED = 0.45  # of the block's radius: who guesses where the block is must not lift the hand again
+SHOWN = 0.6  # of the recorded episodes are demonstrations,
+UNDERWAY = 0.7  # of which so many begin with the block on its way,
+AT_IT = 0.5  # and of these so many with the hand close to it
+ASKED = 0.2  # m at most from the block to where it is to be brought in practice
 
 
 class PushAround(Push):
@@ -27,7 +33,8 @@ class PushAround(Push):
 
     name = "push_around"
     channels = LINEAR_CHANNELS
-    steps, recorded_steps = 160, 25
+    steps = 160
+    demonstrations = True
     near, pushes, through = 0.85, 0.45, 0.4  # the way around takes long without touching the block
     distance = (0.16, 0.28)
 
@@ -44,7 +51,7 @@ class PushAround(Push):
         return super().refusal(contract)
 
     def _pusher(self) -> Pusher:
-        return Pusher(self.hand, self.shape, self.scene, passes_over=True)
+        return Pusher(self.hand, self.shape, self.scene, passes_over=True, aligned=ALIGNED)
 
     def _scene(self) -> Scene:
         bare = super()._scene()
@@ -91,11 +98,65 @@ class PushAround(Push):
 
     def oracle(self, labels: dict[str, np.ndarray], episode: Episode) -> np.ndarray:
         """Push the block along the shortest way around the wall."""
+        return self.push(labels, self.next_place(labels, episode))
+
+    def next_place(self, labels: dict[str, np.ndarray], episode: Episode) -> np.ndarray:
+        """Where the block goes straight to, on the shortest way around the wall ``[3]`` (m)."""
         block = labels[OBJECT]
         way = self.way(block[:2], episode.goal[:2], episode.wall) or [episode.goal[:2]]
         while len(way) > 1 and self._is_passed(block[:2], way[0], way[1], episode.wall):
             way = way[1:]
-        return self.push(labels, way[0])
+        return np.append(way[0], episode.goal[2])
+
+    def explore(self, rng: np.random.Generator, steps: int) -> Explorer:
+        """Noisy demonstrations of parts of the task; noisy pushes, and smooth noise.
+
+        What is demonstrated is how the block gets to the next place on its way.
+        """
+        if rng.uniform() >= SHOWN:
+            return super().explore(rng, steps)
+        episode = self._underway(rng) if rng.uniform() < UNDERWAY else self.sample(rng)
+
+        def script(labels: dict[str, np.ndarray]) -> np.ndarray:
+            return self.oracle(labels, episode)
+
+        def aim(labels: dict[str, np.ndarray]) -> np.ndarray:
+            return self.next_place(labels, episode)
+
+        noise = script_noise(rng, steps, self.contract.actions.size)
+        return ScriptedExplorer(episode, script, noise, aim)
+
+    def practise(self, rng: np.random.Generator) -> tuple[Episode, Script]:
+        """Straight to a place nearby, often beyond the wall: what comes of asking for that, too."""
+        episode = self._underway(rng)
+        for _ in self._attempts():
+            goal = self.sample_block(rng)
+            if np.linalg.norm(goal - episode.object_start) < ASKED * self.scene.scale:
+                break
+        episode = replace(episode, goal=goal, object_goal=goal)
+        return episode, lambda labels: self.push(labels, goal)
+
+    def _underway(self, rng: np.random.Generator) -> Episode:
+        """An episode that begins with the block somewhere on its way, or where a push left it."""
+        whole = self.sample(rng)
+        way = [
+            whole.object_start[:2],
+            *self.way(whole.object_start[:2], whole.goal[:2], whole.wall),
+        ]
+        for _ in self._attempts():
+            leg = int(rng.integers(len(way) - 1))
+            spot = way[leg] + rng.uniform() * (way[leg + 1] - way[leg])
+            spot = spot + rng.normal(0, CLEARANCE / 2 * self.scene.scale, 2)
+            block = np.append(np.clip(spot, self.block_lower, self.block_upper), whole.goal[2])
+            if self._is_free(block, whole.wall):
+                break
+        draw = self.sample_near if rng.uniform() < AT_IT else self.sample_hand
+        for _ in self._attempts():
+            start = draw(rng, block)
+            if self._is_hand_free(start, whole.wall):
+                break
+        joints = self._placer.joints_at(start, QUICK)
+        return replace(whole, start=joints, object_start=block)
 
     def _explored(
         self, rng: np.random.Generator, block: np.ndarray, goal: np.ndarray, start: np.ndarray

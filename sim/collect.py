@@ -117,7 +117,7 @@ class ArmRecorder:
     def _explorer(self, rng: np.random.Generator, steps: int) -> Explorer:
         if self._agent is None:
             return self._task.explore(rng, steps)
-        episode = self._task.sample(rng)
+        episode, script = self._task.practise(rng)
         noise = practice_noise(rng, steps, self._source.contract.actions.size)
         configurator = self._agent.configurator
         if self._reads_positions:
@@ -125,7 +125,7 @@ class ArmRecorder:
         else:
             task = configurator.with_image(self._policy, self._world.goal_images(episode))
         self._agent.begin(task)
-        return PractisingExplorer(episode, self._agent, noise)
+        return PractisingExplorer(episode, self._agent, noise, script)
 
     def record(self, rng: np.random.Generator) -> Columns:
         steps = self._source.episode_steps
@@ -138,7 +138,7 @@ class ArmRecorder:
             frames.append(frame)
         columns = self._columns(frames, choices)
         if self._task.demonstrations:
-            columns |= _demonstrations(choices, explorer.episode.goal)
+            columns |= _demonstrations(choices, len(explorer.episode.goal))
         return columns
 
     def _columns(self, frames: list[Frame], choices: list[Choice]) -> Columns:
@@ -159,15 +159,12 @@ class ArmRecorder:
         }
 
 
-def _demonstrations(choices: list[Choice], goal: np.ndarray) -> Columns:
-    """What was shown, ``[T + 1, A]``, and its goal, ``[T + 1, G]``: NaN where nothing was."""
-    nothing = np.full_like(choices[0].action, np.nan)
-    shown = with_last([nothing if c.demonstrated is None else c.demonstrated for c in choices])
-    is_shown = np.isfinite(shown).all(axis=1, keepdims=True)
-    return {
-        "demonstrated": shown,
-        "demonstrated_goal": np.where(is_shown, goal, np.nan).astype(np.float32),
-    }
+def _demonstrations(choices: list[Choice], size: int) -> Columns:
+    """What was shown, ``[T + 1, A]``, and where it led, ``[T + 1, G]``: NaN where nothing was."""
+    nothing, nowhere = np.full_like(choices[0].action, np.nan), np.full(size, np.nan)
+    shown = [nothing if c.demonstrated is None else c.demonstrated for c in choices]
+    aims = [nowhere if c.aim is None else c.aim for c in choices]
+    return {"demonstrated": with_last(shown), "demonstrated_goal": with_last(aims)}
 
 
 def with_last(actions: list[np.ndarray]) -> np.ndarray:

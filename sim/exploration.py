@@ -22,17 +22,20 @@ REST_SHARE = 0.15  # of the episodes: stop half-way and stay
 SCRIPT_NOISE = (0.05, 0.35)  # standard deviation of what is added to scripted actions, log-uniform
 PRACTICE_NOISE = 0.7  # largest standard deviation of what is added to an agent's actions
 
+Script = Callable[[dict[str, np.ndarray]], np.ndarray]  # from labels to an action, or to a place
+
 
 @dataclass(frozen=True)
 class Choice:
     """What an explorer does: ``action`` ``[A]`` in [-1, 1], and whether a script made it.
 
-    ``demonstrated`` ``[A]`` is what is right here to get to the episode's goal, of who shows how.
+    ``demonstrated`` ``[A]`` is what is right here to get to ``aim`` ``[G]``, of who shows how.
     """
 
     action: np.ndarray
     is_scripted: bool = False
     demonstrated: np.ndarray | None = None
+    aim: np.ndarray | None = None
 
 
 class Explorer(Protocol):
@@ -62,24 +65,27 @@ class ScriptedExplorer:
         episode: where it begins.
         script: from labels to an action ``[A]``.
         noise: ``[steps, A]``.
-        is_demonstration: the script does the episode's task. The noise takes it to where it has to
-            put things right (as DART does: Laskey et al. 2017, arXiv:1703.09327).
+        aim: of a demonstration, from labels to where the script leads what the task is about. The
+            noise takes it to where it has to put things right (as DART does: Laskey et al. 2017,
+            arXiv:1703.09327).
     """
 
     def __init__(
         self,
         episode: Episode,
-        script: Callable[[dict[str, np.ndarray]], np.ndarray],
+        script: Script,
         noise: np.ndarray,
-        is_demonstration: bool = False,
+        aim: Script | None = None,
     ) -> None:
         self.episode, self._script, self._noise = episode, script, iter(noise)
-        self._is_demonstration = is_demonstration
+        self._aim = aim
 
     def act(self, frame: Frame) -> Choice:
         right = np.clip(self._script(frame.labels), -1, 1).astype(np.float32)
         action = np.clip(right + next(self._noise), -1, 1).astype(np.float32)
-        return Choice(action, True, right if self._is_demonstration else None)
+        if self._aim is None:
+            return Choice(action, True)
+        return Choice(action, True, right, self._aim(frame.labels))
 
 
 class PractisingExplorer:
@@ -92,14 +98,23 @@ class PractisingExplorer:
         episode: where it begins, and its goal.
         agent: has been given that goal.
         noise: ``[steps, A]``.
+        script: of a task that is shown, what is right where the agent has come to (as DAgger asks:
+            Ross et al. 2011, arXiv:1011.0686).
     """
 
-    def __init__(self, episode: Episode, agent: InProcessAgent, noise: np.ndarray) -> None:
+    def __init__(
+        self, episode: Episode, agent: InProcessAgent, noise: np.ndarray, script: Script | None
+    ) -> None:
         self.episode, self._agent, self._noise = episode, agent, iter(noise)
+        self._script = script
 
     def act(self, frame: Frame) -> Choice:
         action = self._agent.act(frame.observation) + next(self._noise)
-        return Choice(np.clip(action, -1, 1).astype(np.float32))
+        action = np.clip(action, -1, 1).astype(np.float32)
+        if self._script is None:
+            return Choice(action)
+        right = np.clip(self._script(frame.labels), -1, 1).astype(np.float32)
+        return Choice(action, False, right, self.episode.goal)
 
 
 def explore(rng: np.random.Generator, steps: int, size: int) -> np.ndarray:

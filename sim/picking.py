@@ -235,7 +235,7 @@ class PickAndPlace(TableTask):
         def script(labels: dict[str, np.ndarray]) -> np.ndarray:
             return self.oracle(labels, episode)
 
-        return ScriptedExplorer(episode, script, self._noise(rng, steps), is_demonstration=True)
+        return ScriptedExplorer(episode, script, self._noise(rng, steps), lambda _: episode.goal)
 
     def _noise(self, rng: np.random.Generator, steps: int) -> np.ndarray:
         """What is added to a script's actions ``[steps, A]``."""

@@ -12,6 +12,7 @@ from jepa_robot_sim.episodes import HAND, OBJECT, Episode
 from jepa_robot_sim.exploration import (
     Explorer,
     RandomExplorer,
+    Script,
     ScriptedExplorer,
     explore,
     script_noise,
@@ -93,6 +94,10 @@ class TableTask:
             expected = ", ".join(cls.channels)
             return f"its actions are {actions.kind} of {names}, expected ee_twist of {expected}"
         return None
+
+    def practise(self, rng: np.random.Generator) -> tuple[Episode, Script | None]:
+        """The task as it is judged."""
+        return self.sample(rng), None
 
     def is_success(self, labels: dict[str, np.ndarray], goal: np.ndarray) -> bool:
         return float(np.linalg.norm(labels[OBJECT] - goal)) < self.success_distance

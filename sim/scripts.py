@@ -13,7 +13,8 @@ from jepa_robot_sim.scenes import Scene
 REACTION = 0.15  # s in which a script wants to be where it goes
 ORBIT = 1.0  # rad that the hand goes around the object before its target moves on
 BRAKING_ROOM = 0.045  # s: times the speed, how far above the lowest a fast hand stays
-ALIGNED = 0.3  # of the block's radius: how far off its line a push may be
+FUNNEL = (0.008, 0.024)  # m beside a place: from the second on a hand above it keeps its height
+ALIGNED = 0.3  # of the block's radius: how far off its line a push may begin
 
 
 class Hand:
@@ -65,12 +66,14 @@ class Pusher:
         shape: of the hand.
         scene: where the block is.
         passes_over: get behind the block over it, not around it, where something may be in the way.
+        aligned: of the block's radius, how far off its line a push may begin.
     """
 
     hand: Hand
     shape: HandShape
     scene: Scene
     passes_over: bool = False
+    aligned: float = ALIGNED
 
     @property
     def height(self) -> float:
@@ -123,6 +126,8 @@ class Pusher:
         scale = self.scene.scale
         standoff, gap = self.standoff(way), 0.012 * scale
         behind = block[:2] - way * (standoff + gap)
+        if self.passes_over:
+            return self._over(hand, behind)
         if not is_low:
             is_over = np.linalg.norm(hand[:2] - behind) < gap
             return np.append(behind, self.height if is_over else self.safe_height)
@@ -132,14 +137,23 @@ class Pusher:
         is_near_behind = -along > standoff + 0.4 * gap and abs(aside) < 0.6 * clear
         if is_near_behind and np.linalg.norm(from_block) < clear + gap:
             return np.append(behind, self.height)
-        if self.passes_over:
-            return np.append(hand[:2], self.safe_height + gap)
         around = self._around(block[:2], from_block, behind - block[:2], clear)
         return np.append(around, self.height)
 
+    def _over(self, hand: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """Up, over what is in the way, and down to a place as if along a funnel ``[3]`` (m).
+
+        From no millimetre to the next is the way down open: who guesses would hover for ever.
+        """
+        scale = self.scene.scale
+        aside = np.linalg.norm(hand[:2] - place)
+        height = np.interp(aside / scale, FUNNEL, (self.height, self.safe_height))
+        is_below = hand[2] < height - 0.015 * scale
+        return np.append(hand[:2] if is_below else place, height)
+
     def _tolerance(self, along: float, standoff: float) -> float:
         """How far off its line the hand may be, so far behind the block (m)."""
-        return ALIGNED * self.scene.block.radius + 0.15 * max(-along - standoff, 0.0)
+        return self.aligned * self.scene.block.radius + 0.15 * max(-along - standoff, 0.0)
 
     def _push(self, hand, way, distance, along, aside, standoff) -> np.ndarray:
         """Along the way, slower towards its end, and back onto its line."""

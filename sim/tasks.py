@@ -9,7 +9,7 @@ import numpy as np
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot_sim.around import PushAround
 from jepa_robot_sim.episodes import HAND, Episode
-from jepa_robot_sim.exploration import Explorer, RandomExplorer, explore
+from jepa_robot_sim.exploration import Explorer, RandomExplorer, Script, explore
 from jepa_robot_sim.picking import PickAndPlace
 from jepa_robot_sim.placing import MARGIN, QUICK, Placer, hand_shape, held_height
 from jepa_robot_sim.pushing import Push
@@ -48,6 +48,10 @@ class Task(Protocol):
 
     def explore(self, rng: np.random.Generator, steps: int) -> Explorer:
         """How to collect data in an episode of so many steps; depends on ``rng`` alone."""
+        ...
+
+    def practise(self, rng: np.random.Generator) -> tuple[Episode, Script | None]:
+        """An episode in which an agent practises, and what shows it how, if anything does."""
         ...
 
     def is_success(self, labels: dict[str, np.ndarray], goal: np.ndarray) -> bool:
@@ -132,6 +136,10 @@ class Reach:
         if self.scene is not None:
             variation = place_distractors(variation, self.scene, self.contract, rng, (start,))
         return RandomExplorer(Episode(joints, start, joints, variation=variation), actions)
+
+    def practise(self, rng: np.random.Generator) -> tuple[Episode, Script | None]:
+        """The task as it is judged."""
+        return self.sample(rng), None
 
     def is_success(self, labels: dict[str, np.ndarray], goal: np.ndarray) -> bool:
         return float(np.linalg.norm(labels[HAND] - goal)) < self.success_distance

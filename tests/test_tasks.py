@@ -97,6 +97,7 @@ def test_a_task_survives_json():
         (("mode: 1", "subgoals: []"), r"subgoals\[1\].subgoals is not a known field"),
         (("subgoals:", "goal: {ago: 3}\nsubgoals:"), "no goal but for its label beside subgoals"),
         (("weights:", "limits: {action: 2}\nweights:"), "task:3: limits.action is 2.*0.01 to 1"),
+        (("weights:", "levels: 3\nweights:"), r"task:3: levels is 3.*one of \[1, 2\]"),
         (("weights:", "timeout: -1\nweights:"), "task:3: timeout is -1"),
         (("weights:", "order: random\nweights:"), "task:3: order is 'random'.*given, nearest"),
         (
@@ -123,6 +124,11 @@ def test_a_bad_task_is_refused_by_line(change, complaint):
 def test_a_subgoal_out_of_reach_is_named_before_anything_moves(configurator):
     with pytest.raises(InvalidTask, match=r"subgoal b: goal.position is \[9.0.*out of reach"):
         configurator.resolved(load_task(SEQUENCE.replace("[0.5, -0.1", "[9.0, -0.1")))
+
+
+def test_two_levels_need_an_upper_one(configurator, bundle):
+    with pytest.raises(InvalidTask, match=f"levels is 2, expected 1: bundle {bundle.id} has no"):
+        configurator.resolved(load_task("name: far\nlevels: 2\ngoal: {position: [0.5, 0.1, 0.3]}"))
 
 
 def test_a_goal_can_be_a_picture_in_a_file(tmp_path, configurator, contract):

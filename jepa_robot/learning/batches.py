@@ -17,19 +17,34 @@ class Batches(Dataset):
 
     An item is images ``[B, K-1+H+1, cameras, h, w, 3]`` uint8, proprioception ``[B, H+1, P]`` and
     actions ``[B, H, A]``: H steps, before the first of which the encoder sees K - 1 more frames.
+    ``paired``: of each half of the batch, windows of the same number are of the same episode.
     """
 
     def __init__(
-        self, data: recordings.Dataset, batch: int, horizon: int, history: int, seed: int
+        self,
+        data: recordings.Dataset,
+        batch: int,
+        horizon: int,
+        history: int,
+        seed: int,
+        paired: bool = False,
     ) -> None:
         self._data, self._batch, self._seed = data, batch, seed
         self._starts = data.windows(horizon, history)
+        self._episodes = None
+        if paired:
+            self._starts = np.sort(self._starts)
+            episodes = np.searchsorted(np.sort(data.offsets), self._starts, side="right")
+            self._episodes = (
+                np.searchsorted(episodes, episodes),
+                np.searchsorted(episodes, episodes, side="right"),
+            )
         self._frames = np.arange(1 - history, horizon + 1)
         self._steps = np.arange(horizon + 1)
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         rng = np.random.default_rng([self._seed, number])
-        starts = self._starts[rng.integers(len(self._starts), size=self._batch)][:, None]
+        starts = self._starts[self._draw(rng)][:, None]
         rows = starts + self._steps
         arrays = (
             self._data.images(starts + self._frames),
@@ -37,6 +52,14 @@ class Batches(Dataset):
             self._data.columns["action"][rows[:, :-1]],
         )
         return tuple(map(torch.from_numpy, arrays))
+
+    def _draw(self, rng: np.random.Generator) -> np.ndarray:
+        """Which windows ``[B]``."""
+        if self._episodes is None:
+            return rng.integers(len(self._starts), size=self._batch)
+        first = rng.integers(len(self._starts), size=self._batch // 2)
+        begin, end = (bound[first] for bound in self._episodes)
+        return np.concatenate([first, rng.integers(begin, end)])
 
 
 class Numbers(Sampler):

@@ -27,6 +27,7 @@ from jepa_robot.modules.intrinsic import fingerprint
 from jepa_robot.robot.contract import RobotContract
 
 RECORDED = ("goal", "goal_unit", "data", "recipe", "results")
+KEPT = ("encoder", "upper")  # graphs of its parent that a bundle keeps that learned on
 TOLERANCE = 1e-4  # of any output: rad, rad/s, m, latent units of about 1 or actions in [-1, 1]
 
 
@@ -129,6 +130,8 @@ def write_bundle(
         "critics": agent.shape.critics,
         "image_size": list(agent.shape.image_size),
     }
+    if agent.upper is not None:
+        described["upper_stride"] = agent.shape.upper.stride
     return _write(agent, graphs, Path(folder), described, has_derivatives=has_derivatives)
 
 
@@ -154,8 +157,8 @@ def write_version(
     described["critics"] = agent.shape.critics
     described["parent_path"] = str(parent.path.resolve())
     known = parent.manifest.get("parity", {})
-    described["parity"] = {name: known[name] for name in known if name == "encoder"}
-    return _write(agent, graphs, Path(folder), described, parent.path / "encoder.onnx")
+    described["parity"] = {name: known[name] for name in known if name in KEPT}
+    return _write(agent, graphs, Path(folder), described, parent)
 
 
 def _write(
@@ -163,7 +166,7 @@ def _write(
     graphs: _Graphs,
     folder: Path,
     manifest: dict,
-    encoder: Path | None = None,
+    parent: Bundle | None = None,
     has_derivatives: bool = True,
 ) -> dict:
     """Graphs, those that are fused of them, and a manifest: a folder that is whole or not there."""
@@ -172,8 +175,9 @@ def _write(
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     temporary.mkdir(parents=True)
     try:
-        if encoder is not None:
-            shutil.copy(encoder, temporary)
+        for name in KEPT if parent is not None else ():
+            if parent.has(name):
+                shutil.copy(parent.path / f"{name}.onnx", temporary)
         for name, (module, inputs, outputs) in graphs.items():
             _export(module, inputs, outputs, temporary / f"{name}.onnx")
         parity = {name: _parity(temporary, name, *graph[:2]) for name, graph in graphs.items()}
@@ -222,6 +226,9 @@ def _learned_graphs(agent: Agent, state: Tensor, action: Tensor) -> _Graphs:
         position = agent.readout(latent)
         graphs["readout"] = (agent.readout, {"latent": latent}, ("position",))
         graphs["goal_encoder"] = (agent.goal_encoder, {"position": position}, ("latent",))
+    if agent.upper is not None:
+        macros = torch.rand(len(state), agent.shape.upper.horizon, agent.shape.goal) * 2 - 1
+        graphs["upper"] = (agent.upper, {"state": state, "macros": macros}, ("places", "asked"))
     if agent.critic.is_trained:
         given = {"state": state, "goal_latent": latent.flip(0)}
         graphs["critic"] = (agent.critic, given, ("cost",))

@@ -31,10 +31,12 @@ from jepa_robot.learning.layers import check_choice, check_whole, mlp
 from jepa_robot.learning.networks import Agent, AgentShape
 from jepa_robot.learning.optimize import learning_rate_factor
 from jepa_robot.learning.predictors import PredictorConfig
+from jepa_robot.learning.upper import UpperConfig
 from jepa_robot.robot.contract import RobotContract
 
 # Of the convolutions, in training only; auto is bfloat16 where the processor computes in it.
 PRECISIONS = ("float32", "bfloat16", "auto")
+WHOLE = ("iterations", "history", "z", "moving", "seed")
 WEIGHTS = ("prediction", "proprioception", "inverse", "linearity", "rate", "shared")
 SEEN = ("auto", "embedding", "residual")  # by what prevents collapse
 
@@ -47,6 +49,9 @@ class JEPAConfig:
     0 for 1 where joint velocities are measured, else 2. ``z``: size of the latent variable that
     holds what cannot be predicted, 0 for a deterministic model; ``rate`` weighs what it may hold.
     ``prevention``: what keeps the embeddings from collapsing, with ``prevention_settings``.
+    ``moving``: so many of the embedding's numbers, its last, are kept from collapsing within an
+    episode: R sees by how much two windows of one differ. What never moves within an episode, but
+    from one to the next, is easy to predict, and would fill all of it.
     ``shared`` weighs L_sh. ``relations``: see `AgentShape`. ``iterations``: 0 leaves encoder and
     predictor as they are.
     ``prevention_sees``: all of an embedding, or its ``residual``, what joints do not explain;
@@ -74,11 +79,16 @@ class JEPAConfig:
     shared: float = 0.0
     relations: bool = False
     precision: str = "float32"
+    moving: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        one = dict.fromkeys(("latent_size", "horizon", "batch"), 1)
-        check_whole(self, "jepa", {**one, "iterations": 0, "history": 0, "z": 0, "seed": 0})
+        least = {**dict.fromkeys(WHOLE, 0), **dict.fromkeys(("latent_size", "horizon", "batch"), 1)}
+        check_whole(self, "jepa", least)
+        if self.moving > self.latent_size:
+            raise ValueError(
+                f"jepa.moving is {self.moving}, expected at most latent_size, {self.latent_size}"
+            )
         check_choice(self.prevention, "jepa.prevention", PREVENTIONS)
         check_choice(self.prevention_sees, "jepa.prevention_sees", SEEN)
         check_choice(self.precision, "jepa.precision", PRECISIONS)
@@ -99,6 +109,11 @@ class JEPA(lightning.LightningModule):
         self.prevention = make_prevention(
             config.prevention, config.prevention_settings, shape.embedding
         )
+        self.prevention_of_moving = None
+        if config.moving:
+            self.prevention_of_moving = make_prevention(
+                config.prevention, config.prevention_settings, config.moving
+            )
         self.average = None
         if self.prevention.targets == "average":
             self.average = MovingAverage(agent.encoder, config.prevention_settings.decay)
@@ -162,6 +177,9 @@ class JEPA(lightning.LightningModule):
                 losses["shared"] = config.shared * (shared * embedded[0]).mean()
             embedded = [part - explained.detach()[:, -part.shape[1] :] for part in embedded]
         losses["prevention"] = prevention(*embedded)
+        if config.moving:
+            moved = [_moved(part[..., embedding - config.moving : embedding]) for part in embedded]
+            losses["moving"] = self.prevention_of_moving(*moved)
         if not prevention.prediction_trains_encoder:
             states, target = agent.rollout(state.detach(), actions, z), seen[:, 1:]
         known = embedding if prevention.replaces_prediction else 0
@@ -221,6 +239,12 @@ class JEPA(lightning.LightningModule):
         }
 
 
+def _moved(latents: Tensor) -> Tensor:
+    """How windows ``[B, T, D]`` differ from others of their episodes ``[B / 2, T, D]``."""
+    first, second = latents.chunk(2)
+    return (first - second) / math.sqrt(2)
+
+
 def linearity_loss(control: nn.Module, latents: Tensor, actions: Tensor) -> Tensor:
     """How much latent displacements differ from a linear map of the summed actions.
 
@@ -247,11 +271,12 @@ def new_agent(
     config: JEPAConfig,
     contract: RobotContract | None = None,
     features: int = 0,
+    upper: UpperConfig | None = None,
 ) -> Agent:
     """An agent for a dataset, with its scales fitted; ``config.seed`` draws its weights.
 
     With a contract it knows the kinematics of its arm. Its readout is of the data's goal, or of so
-    many ``features`` that have no label.
+    many ``features`` that have no label. ``upper``: of its second level, if it is to have one.
     """
     torch.manual_seed(config.seed)
     goal = data.columns.get(data.about.goal)
@@ -272,6 +297,7 @@ def new_agent(
             encoder=config.encoder,
             predictor=config.predictor,
             relations=config.relations,
+            upper=upper,
         )
     )
     if contract:

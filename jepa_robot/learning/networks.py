@@ -15,6 +15,7 @@ from jepa_robot.learning.encoders import Encoder, EncoderConfig
 from jepa_robot.learning.familiarity import Views
 from jepa_robot.learning.layers import Scale, check_whole, mlp
 from jepa_robot.learning.predictors import Predictor, PredictorConfig
+from jepa_robot.learning.upper import UpperConfig, UpperLevel
 
 SMALLEST_IMAGE = 32  # pixels a side
 REACHES = (0.1, 0.03, 0.01)  # m
@@ -29,7 +30,7 @@ class AgentShape:
     latent D, history K (frames that a latent is made of, each embedded in D / K), goal G (size of
     what a goal position is, 0 if goals are pictures only), z (Z; 0 if the predictor is
     deterministic), critics (1 or more). ``relations``: policy and critic are told how hand, object
-    and goal lie to each other.
+    and goal lie to each other. ``upper``: of a second level; None for one level.
 
     Raises:
         ValueError: names the field, its value and what was expected.
@@ -48,6 +49,7 @@ class AgentShape:
     joints: int = 0
     relations: bool = False
     critics: int = 1
+    upper: UpperConfig | None = None
 
     def __post_init__(self) -> None:
         one = dict.fromkeys(("cameras", "actions", "latent", "history", "critics"), 1)
@@ -78,7 +80,8 @@ class AgentShape:
         """Of what `dataclasses.asdict` gave, also after a round trip through JSON."""
         encoder = EncoderConfig(**values["encoder"])
         predictor = PredictorConfig(**values["predictor"])
-        return cls(**{**values, "encoder": encoder, "predictor": predictor})
+        upper = UpperConfig(**values["upper"]) if values.get("upper") else None
+        return cls(**{**values, "encoder": encoder, "predictor": predictor, "upper": upper})
 
 
 class Readout(nn.Module):
@@ -211,6 +214,7 @@ class Agent(nn.Module):
         self.policy = Policy(shape, self.readout)
         self.critic = Critic(shape, self.readout)
         self.goal_encoder = GoalEncoder(shape) if shape.goal else None
+        self.upper = UpperLevel(shape.state, shape.goal, shape.upper) if shape.upper else None
 
     def rollout(self, state: Tensor, actions: Tensor, z: Tensor | None = None) -> Tensor:
         """Imagined states ``[N, H, S]`` of states ``[N, S]``, under actions ``[N, H, A]``.

@@ -40,6 +40,7 @@ from jepa_robot.learning.readout import (
 )
 from jepa_robot.learning.refinement import RefinementConfig, refine_predictor
 from jepa_robot.learning.training import Devices, train_jepa
+from jepa_robot.learning.upper import UpperConfig, train_upper, upper_errors
 from jepa_robot.models import Bundle
 from jepa_robot.modules.cost import POSITION_UNIT
 from jepa_robot.robot.contract import RobotContract
@@ -49,6 +50,7 @@ VALIDATION_SHARE = 0.05
 EXPLAINED = 0.9  # R² from which on joints tell what goals are about
 DECISIONS_A_STEP = 10  # of the planner take about as long as a step of the JEPA
 CONFIG = "config.yaml"
+UPPER = "upper"  # level, which is trained anew
 ABOUT_GOALS = ("readout", "goal_encoder", "policy", "critic")  # networks whose size is a goal's
 
 
@@ -66,6 +68,7 @@ class TrainConfig:
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
     imitation: ImitationConfig = field(default_factory=ImitationConfig)
     imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
+    upper: UpperConfig = field(default_factory=UpperConfig)
     begin: str = ""
     labels: int = MAX_LABELS
     slow_features: int = 2
@@ -81,7 +84,7 @@ class TrainConfig:
                 f"jepa.prevention_sees is {self.jepa.prevention_sees!r}, expected 'residual' where "
                 "labels is 0"
             )
-        for stage in ("jepa", "distill", "refinement", "imitation", "imagination"):
+        for stage in ("jepa", "distill", "refinement", "imitation", "imagination", "upper"):
             settings = dataclasses.replace(getattr(self, stage), seed=self.seed)
             object.__setattr__(self, stage, settings)
 
@@ -172,11 +175,12 @@ def _train(
         rest += config.imitation.iterations if imitates else 0
     else:
         rest = config.distill.decisions * config.distill.rounds // DECISIONS_A_STEP
-    counter = _Counter(progress, jepa.iterations + rest)
+    counter = _Counter(progress, jepa.iterations + rest + config.upper.iterations)
     seconds, metrics = {}, {}
 
     begin = time.monotonic()
-    agent, figures = new_agent(training, jepa, contract, features), {}
+    upper = config.upper if config.upper.iterations else None
+    agent, figures = new_agent(training, jepa, contract, features, upper), {}
     if config.begin:
         take_up(agent, load_checkpoint(config.begin).agent, config.begin)
     if jepa.iterations:
@@ -237,6 +241,12 @@ def _train(
                 counter.stage(DECISIONS_A_STEP),
             )
     seconds["policy"] = time.monotonic() - begin
+    if upper is not None:
+        begin = time.monotonic()
+        train_upper(agent, encoded, upper, counter.stage())
+        errors = upper_errors(agent, held_out, upper)
+        metrics["upper_error"], metrics["upper_error_if_nothing_changed"] = errors
+        seconds["upper"] = time.monotonic() - begin
     metrics["prediction_ratio"] = prediction_ratio(agent, held_out, jepa.horizon)
     metrics["view_distance"] = float(agent.views(held_out.looks).max())
     metrics["latent_std"] = float(held_out.latents.std(axis=0).mean())
@@ -288,13 +298,14 @@ def take_up(agent: Agent, before: Agent, folder: str) -> None:
     """
     ours, theirs = dataclasses.asdict(agent.shape), dataclasses.asdict(before.shape)
     is_of_goals = all([ours.pop(name) == theirs[name] for name in ("goal", "relations")])
+    del ours["upper"]
     for name, value in ours.items():
         if theirs[name] != value:
             raise ValueError(
                 f"begin is {folder!r}, whose {name} is {theirs[name]!r}, expected {value!r}"
             )
     for name, network in agent.named_children():
-        if is_of_goals or name not in ABOUT_GOALS:
+        if name != UPPER and (is_of_goals or name not in ABOUT_GOALS):
             network.load_state_dict(getattr(before, name).state_dict())
 
 

@@ -102,9 +102,8 @@ def train_jepa(
             log_every_n_steps=10,
             callbacks=callbacks,
         )
-        batches = Batches(
-            data, config.batch, config.horizon, module.agent.shape.history, config.seed
-        )
+        history, paired = module.agent.shape.history, config.moving > 0
+        batches = Batches(data, config.batch, config.horizon, history, config.seed, paired)
         numbers = Numbers(
             config.iterations,
             lambda: trainer.global_step,

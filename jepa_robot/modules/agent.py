@@ -26,18 +26,23 @@ class InProcessAgent:
         self.configurator = Configurator(contract, bundle)
         self._bundle, self._contract = bundle, contract
         self._perception = Perception(bundle)
+        self._step = round(1e9 * bundle.manifest["time_step"])
         self._cost = Cost(bundle, contract)
         self._actor = Actor(bundle, WorldModel(bundle), self._cost)
         self.state = np.zeros((1, bundle.state_size), np.float32)
 
     def begin(self, task: Task) -> None:
         """Take up a task with its goal, as the configurator gives it, and forget what was."""
+        self._levels, self._clock = self.configurator.levels(task), 0
+        self._configure(task)
+        self._perception.forget()
+
+    def _configure(self, task: Task) -> None:
         sections = self.configurator.sections(task)
         cost = CostConfig.for_bundle(sections["cost"], self._bundle, self._contract)
         self._cost.configure(cost)
         known = (self._bundle.latent_size, self._bundle.precisions)
         self._actor.configure(ActorConfig.from_section(sections["actor"], *known))
-        self._perception.forget()
 
     @property
     def planned(self) -> float:
@@ -47,4 +52,8 @@ class InProcessAgent:
     def act(self, observation: Observation) -> np.ndarray:
         """The action ``[A]`` that answers an observation."""
         self.state = self._perception.encode(observation)
+        if self._levels is not None:
+            self._clock += self._step
+            if (task := self._levels.observe(self._clock, self.state)) is not None:
+                self._configure(task)
         return self._actor.act(self.state)[0]

@@ -11,6 +11,7 @@ import numpy as np
 
 from jepa_robot.models import Bundle
 from jepa_robot.modules.cost import InvalidConfiguration, finite
+from jepa_robot.modules.guide import Guide, Levels
 from jepa_robot.modules.perception import Perception
 from jepa_robot.modules.tasks import LABELS, InvalidTask, Task
 from jepa_robot.robot.contract import Camera, RobotContract
@@ -236,6 +237,13 @@ class Configurator:
             "memory": {},
         }
 
+    def levels(self, task: Task) -> Levels | None:
+        """What finds subgoals for a task with a goal position; None where none are to be found."""
+        if task.levels == 1 or task.goal_position is None:
+            return None
+        step = round(1e9 * self._bundle.manifest["time_step"])
+        return Levels(Guide(self._bundle, *self._reach(task), task.seed), task, step)
+
     def _reach(self, task: Task) -> tuple[list[float], list[float]]:
         """Corners ``[3]`` (m) of where a goal position may be."""
         lower, upper = (list(corner) for corner in self._contract.workspace)
@@ -258,6 +266,10 @@ class Configurator:
             raise InvalidTask(
                 f"precision is {task.precision!r}, expected one that bundle {self._bundle.id} has: "
                 f"{list(self._bundle.precisions)}; export it anew for others"
+            )
+        if task.levels > 1 and not self._bundle.has("upper"):
+            raise InvalidTask(
+                f"levels is {task.levels}, expected 1: bundle {self._bundle.id} has no upper level"
             )
         if task.goal_position is None:
             return task

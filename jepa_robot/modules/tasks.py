@@ -30,6 +30,11 @@ from jepa_robot.validation import InvalidFile, Section
 SCHEMA = 1
 LABELS = ("hand_position", "object_position")  # what a goal position can be of
 ORDERS = ("given", "nearest")
+LEVELS = (1, 2)
+SAID = (
+    *("name", "mode", "levels", "weights", "planner", "seed", "replan", "precision", "deadline"),
+    "auto",
+)
 REPLAN, OTHER_PLANNER, LATER = REMEDIES = ("replan", "planner", "later")
 GOALS = ("position", "latent", "image", "ago")
 LONGEST = 3600.0  # s of anything that is waited for
@@ -82,7 +87,9 @@ class Task:
     ``goal_image`` is a file that shows it, one picture a camera side by side; ``goal_ago`` is how
     it was so many s ago. Both become a latent or a position when the task is taken up.
 
-    ``limit``: of actions, a share of the contract's. ``timeout``: s, 0 for none.
+    ``levels``: with 2 an upper level finds places on the way to the goal
+    (`jepa_robot.modules.guide`). ``limit``: of actions, a share of the contract's. ``timeout``: s,
+    0 for none.
     """
 
     name: str
@@ -94,6 +101,7 @@ class Task:
     precision: str = FLOAT32
     deadline: float = 0.0
     auto: dict = field(default_factory=dict)
+    levels: int = 1
     limit: float = 1.0
     success: Success | None = None
     timeout: float = 0.0
@@ -151,8 +159,7 @@ class Task:
 
 def task_text(task: Task) -> str:
     """A task without subgoals, its success and its goal, as YAML, which :func:`load_task` reads."""
-    said = ("name", "mode", "weights", "planner", "seed", "replan", "precision", "deadline", "auto")
-    plain = {name: getattr(task, name) for name in said}
+    plain = {name: getattr(task, name) for name in SAID}
     return yaml.safe_dump({**plain, "goal": {"label": task.goal_label}})
 
 
@@ -190,11 +197,14 @@ def _read(section: Section, base: Task, is_part: bool = False) -> Task:
         precision=section.text("precision", base.precision, choices=tuple(PRECISIONS)),
         deadline=section.number("deadline", base.deadline, low=0, high=LONGEST_DEADLINE),
         auto=_mapping(section, "auto", base.auto),
+        levels=section.integer("levels", base.levels),
         limit=_limit(section, base),
         success=_success(section, base),
         timeout=section.number("timeout", base.timeout, low=0, high=LONGEST),
         patience=_patience(section, base),
     )
+    if task.levels not in LEVELS:
+        raise section.fail("levels", f"one of {list(LEVELS)}")
     planner_config(task.planner)
     switch_config(task.auto)
     task = _with_goal(section, task)

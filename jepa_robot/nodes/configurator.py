@@ -24,6 +24,7 @@ from jepa_robot.models import Bundle
 from jepa_robot.modules.actor import MODES, OFF
 from jepa_robot.modules.configurator import MODULES, PREPARED, Configuration, Configurator
 from jepa_robot.modules.execution import CONTROLS, FAILED, RUNNING, Execution
+from jepa_robot.modules.guide import Levels
 from jepa_robot.modules.tasks import InvalidTask, Task, load_task
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.base import AgentNode
@@ -37,6 +38,7 @@ SWAP_AFTER = 5  # time steps until a bundle is in force: by then all were told
 PREPARATION_TIMEOUT = 20.0  # s, for all to load a bundle
 RECALL_TIMEOUT = 1.0  # s, for memory to tell how it was
 AWAY = 1.0  # s that what memory tells may be from when was asked for
+STEADILY = ("distance", "seconds", "ahead")  # what changes of a report while a task goes on
 PROGRESS_PERIOD = 0.2  # s between two reports of a task that goes on
 
 
@@ -81,6 +83,7 @@ class ConfiguratorNode(AgentNode):
         self._task: Task | None = None
         self._execution: Execution | None = None
         self._in_force: Task | None = None  # its part under way, or on hold
+        self._levels: Levels | None = None  # of it, where an upper level finds subgoals
         self._activation = 0  # ns: what was seen before is not of what is in force
         self._latent: np.ndarray | None = None  # of what was seen last
         self._recall: _Recall | None = None
@@ -119,7 +122,7 @@ class ConfiguratorNode(AgentNode):
         return Configurator(self.contract, bundle)
 
     def adopt(self, built: Configurator) -> None:
-        self._configurator = built
+        self._configurator, self._levels = built, None
 
     def _learned_bundle(self, path: str) -> Bundle:
         """A bundle to use in the place of the one in use.
@@ -267,13 +270,13 @@ class ConfiguratorNode(AgentNode):
         """Put a task in force for all modules, from the next observation on."""
         execution, self._error = Execution(task, done), ""
         self._publish_configuration(execution.in_force, task.name)
-        self._task, self._execution = task, execution
+        self._task, self._execution, self._levels = task, execution, None
         self._keep_for_resumption()
         self._publish_progress()
 
     def _go_on(self) -> None:
         """Put in force what the task has come to."""
-        execution = self._execution
+        execution, self._levels = self._execution, None
         self._publish_configuration(execution.in_force, self._task.name)
         self._keep_for_resumption()
         if execution.state == FAILED:
@@ -318,19 +321,41 @@ class ConfiguratorNode(AgentNode):
             self._go_on()
         else:
             self._publish_progress()
+        if execution.state == RUNNING and self._swap is None:
+            self._ask_lower_level(stamp, state)
+
+    def _ask_lower_level(self, stamp: int, state: np.ndarray) -> None:
+        """Where an upper level is to find subgoals: the next is the lower one's goal."""
+        task = self._execution.in_force
+        if task.levels == 1:
+            return
+        if self._levels is None or self._levels.task is not task:
+            self._levels = self._configurator.levels(task)
+        if self._levels is None:  # there is no goal yet
+            return
+        asked = self._levels.observe(stamp, state)
+        if asked is not None:
+            self._publish_configuration(asked, self._task.name)
 
     def _publish_progress(self) -> None:
         """Where anything but numbers changed at once, else now and then."""
         if self._execution is None:
             return
-        report = {**self._execution.report(), "held": self._held}
-        steady = {name: report[name] for name in report if name not in ("distance", "seconds")}
+        report = {**self._execution.report(), "held": self._held, "ahead": self._told_ahead()}
+        steady = {name: report[name] for name in report if name not in STEADILY}
         text, now = json.dumps(steady), time.monotonic()
         if text == self._told and now - self._told_at < PROGRESS_PERIOD:
             return
         self._told, self._told_at = text, now
         self.diagnostics.values |= {name: report[name] for name in ("state", "subgoal", "distance")}
         self._progress.publish(String(data=json.dumps(report)))
+
+    def _told_ahead(self) -> list[list[float]]:
+        """What the upper level asks for now, and then where it expects that to lead (m)."""
+        if self._levels is None or self._levels.ahead is None:
+            return []
+        ahead = self._levels.ahead
+        return np.round([ahead.subgoal, *ahead.path], 3).tolist()
 
     def _keep_for_resumption(self) -> None:
         """What goes on is taken up again after a crash; what is paused or over is not."""

@@ -22,6 +22,7 @@ from jepa_robot.learning.export import ParityError, export, write_bundle
 from jepa_robot.learning.jepa import JEPAConfig, new_agent
 from jepa_robot.learning.pipeline import TrainConfig
 from jepa_robot.learning.predictors import PredictorConfig
+from jepa_robot.learning.upper import UpperConfig
 from jepa_robot.models import DERIVATIVES, FUSED, GRAPHS, Bundle
 
 TINY = JEPAConfig(latent_size=6, predictor=PredictorConfig(width=32))
@@ -114,6 +115,23 @@ def test_a_network_that_gives_nan_is_not_exported(data, contract, tmp_path):
         agent.goal_encoder.network[-1].bias += np.nan
     with pytest.raises(ParityError, match=r"goal_encoder.onnx differs from torch by up to nan"):
         write_bundle(agent, Samples.draw(data, 1, 0), tmp_path / "bundle", {"name": "broken"})
+
+
+def test_an_upper_level_comes_with_the_agent_and_its_checkpoint(data, contract, tmp_path):
+    upper = UpperConfig(stride=4, horizon=3, latent=8, width=16)
+    agent = new_agent(data, TINY, upper=upper).eval()
+    agent.upper.reach.copy_(torch.tensor([0.1, 0.2, 0.3]))
+    record = {"interface": data.about.interface, "goal": "hand_position", "goal_unit": 0.1}
+    record |= {"data": {"transitions": 1, "labelled_frames": 0}, "recipe": {}, "results": {}}
+    save_checkpoint(tmp_path / "run", Checkpoint(agent, Samples.draw(data, 1, 0), record))
+    manifest = export(tmp_path / "run", tmp_path / "levels", "levels", "a command", contract)
+    assert manifest["upper_stride"] == 4 and manifest["parity"]["upper"] < 1e-4
+    session = Bundle(tmp_path / "levels").session("upper")
+    state, macros = np.zeros((5, agent.shape.state), np.float32), np.ones((5, 3, 3), np.float32)
+    found = session.run(state=state, macros=macros)
+    assert found["places"].shape == (5, 4, 3)
+    asked = found["asked"] - found["places"][:, :-1]
+    np.testing.assert_allclose(asked, np.broadcast_to([0.1, 0.2, 0.3], asked.shape), atol=1e-5)
 
 
 def test_any_number_of_rows_is_taken(bundle):

@@ -230,6 +230,35 @@ def test_a_bad_setting_is_named(override, text):
         configure(TrainConfig, None, [override])
 
 
+def test_what_must_move_is_compared_within_episodes(small):
+    data = open_dataset(small)
+    config = JEPAConfig(**{**TINY, "batch": 6}, history=1, moving=3)
+    images, _, _ = Batches(data, 6, 3, 1, seed=0, paired=True)[0]
+    model, seen = JEPA(new_agent(data, config), config), []
+    model.prevention_of_moving.register_forward_hook(lambda _, args, out: seen.extend(args))
+    losses = model.losses(*Batches(data, 6, 3, 1, seed=0, paired=True)[0])
+    assert losses["moving"] > 0 and seen[0].shape == (3, 4, 3)
+    latents = model.agent.encoder.windows(
+        model.agent.encoder.look(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+    )
+    torch.testing.assert_close(seen[0], (latents[:3] - latents[3:])[..., 1:] * 0.5**0.5)
+    with pytest.raises(ValueError, match=r"jepa\.moving is 5, expected at most latent_size, 4"):
+        JEPAConfig(**TINY, moving=5)
+
+
+def test_pairs_of_windows_are_of_one_episode_and_not_the_same(small):
+    training, _ = open_dataset(small).split(0.2)  # whose episodes are in another order
+    batches = Batches(training, 20, 3, 1, seed=1, paired=True)
+    begin = np.sort(training.offsets)
+    drawn = np.concatenate(
+        [batches._starts[batches._draw(np.random.default_rng(n))] for n in (0, 1)]
+    )
+    for first, second in zip(drawn[:10], drawn[10:20], strict=True):
+        assert np.searchsorted(begin, first, "right") == np.searchsorted(begin, second, "right")
+    assert (drawn[:10] != drawn[10:20]).any() and len(np.unique(drawn[:10])) > 3
+    assert set(drawn) <= set(training.windows(3))
+
+
 @pytest.mark.parametrize("prevention", ["vicreg", "barlow_twins"])
 def test_collapse_is_prevented_of_embeddings_and_their_changes_are_predicted(small, prevention):
     data, config = open_dataset(small), JEPAConfig(**TINY, history=2, prevention=prevention)
