@@ -13,13 +13,14 @@ from jepa_robot.learning.export import write_bundle
 from jepa_robot.learning.jepa import JEPAConfig
 from jepa_robot.learning.networks import Agent, AgentShape
 from jepa_robot.learning.predictors import PredictorConfig
+from jepa_robot.learning.upper import UpperConfig
 from jepa_robot.models import Bundle
 from jepa_robot.robot.contract import RobotContract, measured_size
 
 FRAMES, LATENT = 70, 6
 
 
-def random_bundle(path: Path, contract: RobotContract) -> Path:
+def random_bundle(path: Path, contract: RobotContract, upper: UpperConfig | None = None) -> Path:
     """Small networks with random weights, for a robot."""
     torch.manual_seed(0)
     jepa = JEPAConfig(latent_size=LATENT, predictor=PredictorConfig(width=32))
@@ -33,6 +34,7 @@ def random_bundle(path: Path, contract: RobotContract) -> Path:
         latent=LATENT,
         encoder=jepa.encoder,
         predictor=jepa.predictor,
+        upper=upper,
     )
     agent = Agent(shape).eval()
     agent.body.know(contract)

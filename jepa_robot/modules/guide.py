@@ -19,8 +19,8 @@ from jepa_robot.planning.cem import CEM, CEMConfig
 
 UNIT = 0.1  # m from the goal that cost 1
 OUTSIDE = 10.0  # what a unit costs by which a place that is asked for is out of reach
-# What falls short of what was asked for by a unit costs that, squared. A network smears a wall: where
-# asking seems to bring something half through it, this is told from what is really got.
+# What falls short of what was asked for by a unit costs that, squared. A network smears a wall:
+# where asking seems to bring something half through it, this is told from what is really got.
 SHORT = 32.0
 NEAR = 0.03  # m from the goal, from where on it is asked for itself
 SEARCH = {"candidates": 192, "iterations": 4, "elites": 20, "std": 0.8, "correlation": 0.5}

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from std_msgs.msg import String
 
+from jepa_robot.learning.upper import UpperConfig
 from jepa_robot.modules.tasks import load_task
 from jepa_robot.nodes.messages import LATCHED
+from tests.learnable_bundle import random_bundle
 
 REACH = "weights: {goal_position: 1.0}\nplanner: {candidates: 32, iterations: 2, elites: 4}\n"
 
@@ -77,6 +79,37 @@ def test_a_point_in_the_picture_is_a_goal(start):
         with pytest.raises(ValueError, match="outside the picture"):
             client.set_goal_point(camera.name, camera.width, 0)
         client.wait(lambda: client.progress["state"] == "paused", "the arm to hold")
+
+
+def test_an_upper_level_asks_the_lower_one_for_a_place_after_the_other(start, tmp_path, contract):
+    upper = UpperConfig(stride=4, horizon=3, latent=8, width=16)
+    bundle = random_bundle(tmp_path / "levels", contract, upper)
+    with start(model=str(bundle)) as (client, _):
+        client.wait_until_ready()
+        asked = []
+        client.listen(
+            String,
+            "configuration",
+            lambda m: asked.append(json.loads(m.data)["sections"]["cost"]["goal"]["position"]),
+            LATCHED,
+        )
+        goal = [0.5, 0.1, 0.3]
+        client.set_task(f"name: far\nlevels: 2\n{REACH}goal: {{position: {goal}}}")
+        client.wait(lambda: len(asked) > 8, "places that are asked for", 60)
+        places = [place for place in asked if place is not None and place != goal]
+        assert len(places) > 3  # none of them the goal, which a random network never gets to
+        told = client.progress
+        assert (
+            told["state"] == "running" and told["subgoal"] == "" and client.status["task"] == "far"
+        )
+        assert np.shape(told["ahead"]) == (1 + 1 + 3, 3)  # what is asked for; now, and what comes
+        assert client.call("configurator/pause") == "task far is paused"
+        client.wait(lambda: client.status["mode"] == 0 and client.status["in_force"], "a pause")
+        before = len(asked)
+        client.spin(1.0)
+        assert len(asked) == before and client.progress["ahead"] == []
+        with pytest.raises(ValueError, match="levels is 3, expected one of"):
+            client.set_task(f"name: far\nlevels: 3\n{REACH}goal: {{position: {goal}}}")
 
 
 def test_a_sequence_goes_on_after_the_configurator_died(start):
