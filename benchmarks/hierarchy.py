@@ -1,19 +1,23 @@
 """Tasks and levels: how soon a new task is acted on, and whether all take it up together.
 
 `jepa-robot bench hierarchy` runs the agent through ROS in real time and gives it a new task again
-and again, at any moment.
+and again, at any moment. And it compares one level with two, where a wall is in the way; what is
+done of that is kept under runs/hierarchy and not done again.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import time
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
+from _levels import Levels
 from _report import Report, Row
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -28,17 +32,35 @@ from jepa_robot.robot.contract import load_contract
 ROBOT, BUNDLE = "panda", "reach_panda"
 PLACES = ((0.5, 0.1, 0.3), (0.5, -0.1, 0.3))
 TASKS, QUICK_TASKS = 200, 5
+RUNS, SEEDS = Path("runs/hierarchy"), range(3)
 PAUSE = (0.2, 0.4)  # s between two tasks
 
 
+class Part(str, Enum):
+    """What is measured."""
+
+    preemption = "preemption"
+    levels = "levels"
+
+
 def main(
-    quick: Annotated[bool, typer.Option("--quick", help="Few tasks.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Few tasks, few steps.")] = False,
+    part: Annotated[list[Part] | None, typer.Option(help="Repeat it; all by default.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="A training seed; repeat it.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
 ) -> None:
-    """Measure tasks."""
-    report = Report("hierarchy")
-    for mode in (1, 2):
+    """Measure tasks and levels."""
+    report, parts = Report("hierarchy"), part or list(Part)
+    for mode in (1, 2) if Part.preemption in parts else ():
         measure_preemption(report, mode, QUICK_TASKS if quick else TASKS)
+    folder = RUNS / "quick" if quick else RUNS
+    if quick:
+        shutil.rmtree(folder, ignore_errors=True)
+    levels = Levels(folder, [0] if quick else seed or SEEDS, quick)
+    if Part.levels in parts:
+        levels.run()
+    for row in levels.rows():
+        report.add(row)
     report.write(full=not quick, json_file=json_file, merge=True)
 
 

@@ -48,7 +48,6 @@ from jepa_robot.robot.contract import RobotContract, load_contract
 from jepa_robot_sim.collect import ArmSource, collect
 from jepa_robot_sim.episodes import Episode
 from jepa_robot_sim.scenes import Variation
-from jepa_robot_sim.tasks import TASKS
 
 CELLS = (
     "panda:reach",
@@ -87,8 +86,11 @@ GOALS = 100
 TEST_SEED = 5000  # of the goals; what was tuned was tuned on others
 TIMED_STEPS = 10  # of a peer's training, to know how many take as long as ours
 EQUAL = ("time", "samples")  # what a peer gets as much of as ours
-# Where there is an object: transitions of exploration, rounds of practice, transitions of each.
-EXPLORED, ROUNDS, PRACTISED = 40_000, 3, 7_500
+# Where there is an object: transitions of exploration, and of rounds of practice, which who was
+# shown all of a task does not need.
+EXPLORED = 40_000
+PRACTISED = {"push": (7_500, 7_500, 7_500), "push_around": (15_000,)}
+SETTINGS = {"push": "object", "pick_and_place": "object", "push_around": "levels"}  # of training
 # Blocks that were not in the recording: factors on friction and mass, and whether it is square: it
 # turns as it is pushed.
 OTHERS = {
@@ -218,6 +220,15 @@ class Bench:
             if seed == 0:
                 for name in BASELINES:
                     self._judge(cell, name, seed, contract, bundle, name, goal)
+
+    def agent(self, cell: str, seed: int) -> Bundle:
+        """The bundle that a cell's figures are of, trained if it is not there."""
+        robot, task = cell.split(":")
+        contract = load_contract(robot)
+        data = self._data(contract, task)
+        config = self._config(seed, task)
+        first = self._bundle(contract, data, config, f"{robot}_{task}_{seed}")
+        return self._practise(contract, task, data, first)[0]
 
     def run_unlabelled(self, cell: str) -> None:
         """With the labelled agent's encoder, which has seen no label, and nothing else of it."""
@@ -356,7 +367,8 @@ class Bench:
         return self._results.rows(FIGURES, _closer)
 
     def _config(self, seed: int, task: str = "reach") -> TrainConfig:
-        file = None if task == "reach" else resources.find("config/training", "object", ".yaml")
+        name = SETTINGS.get(task)
+        file = resources.find("config/training", name, ".yaml") if name else None
         return self._short(configure(TrainConfig, file, [f"seed={seed}"]))
 
     def _short(self, config: TrainConfig) -> TrainConfig:
@@ -379,6 +391,8 @@ class Bench:
         file = resources.find("config/training", "practice", ".yaml")
         run = self._folder / f"run_{bundle.path.name}"
         settings = [f"seed={recipe['seed']}", f"begin={str(run)!r}", f"labels={labels}"]
+        for stage, field in (("jepa", "latent_size"), ("jepa", "moving"), ("upper", "iterations")):
+            settings.append(f"{stage}.{field}={recipe[stage][field]}")
         return configure(TrainConfig, file, settings)
 
     def _practise(
@@ -386,14 +400,13 @@ class Bench:
     ) -> tuple[Bundle, float]:
         """What comes of rounds of practice with what was learned before, and their minutes."""
         minutes, name = 0.0, bundle.path.name
-        rounds = 0 if TASKS[task].demonstrations else ROUNDS  # who was shown need not practise
-        for number in range(1, rounds + 1):
+        for number, transitions in enumerate(PRACTISED.get(task, ()), 1):
             grown = self._folder / f"{name}_practice_{number}.h5"
             if not grown.exists():
                 growing = grown.with_name(f"growing_{grown.name}")
                 shutil.copy(data, growing)
                 source = ArmSource(contract, task, model=str(bundle.path))
-                some = min(PRACTISED, self._transitions)
+                some = min(transitions, self._transitions)
                 seed = 1000 * number + bundle.manifest["recipe"]["seed"]
                 collect(source, growing, some, seed, processes=2, append=True)
                 growing.rename(grown)

@@ -34,10 +34,11 @@ class InProcessAgent:
     def begin(self, task: Task) -> None:
         """Take up a task with its goal, as the configurator gives it, and forget what was."""
         self._levels, self._clock = self.configurator.levels(task), 0
-        self._configure(task)
+        self.configure(task)
         self._perception.forget()
 
-    def _configure(self, task: Task) -> None:
+    def configure(self, task: Task) -> None:
+        """Act for another goal or setting from now on, in the same episode."""
         sections = self.configurator.sections(task)
         cost = CostConfig.for_bundle(sections["cost"], self._bundle, self._contract)
         self._cost.configure(cost)
@@ -55,5 +56,5 @@ class InProcessAgent:
         if self._levels is not None:
             self._clock += self._step
             if (task := self._levels.observe(self._clock, self.state)) is not None:
-                self._configure(task)
+                self.configure(task)
         return self._actor.act(self.state)[0]
