@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from _report import Row
 from _seeds import Results
-from worldmodel import RUNS, Bench
+from worldmodel import RUNS, TEST_SEED, Bench
 
 from jepa_robot.evaluation import InProcessRunner, evaluate, sample_episodes
 from jepa_robot.learning.training import Devices
@@ -28,7 +28,6 @@ ROBOT, TASK = "panda_table", "push_around"
 CELL = f"{ROBOT}:{TASK}"
 GOALS, QUICK_GOALS = 100, 2
 TRANSITIONS, QUICK_TRANSITIONS = 40_000, 1000
-TEST_SEED = 7000
 SAME = 0.005  # m by which a place that is asked for is the same
 ONE, TWO, GIVEN = "one level", "two levels", "places given by the script"
 

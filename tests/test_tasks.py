@@ -49,7 +49,9 @@ def test_ten_examples_are_shipped():
 def test_shipped_tasks_can_be_taken_up_by_their_robot(name, tmp_path):
     robot = next((robot for part, robot in FITTING.items() if part in name), "panda")
     contract = load_contract(robot)
-    configurator = Configurator(contract, Bundle(tiny_bundle.build(tmp_path / "tiny", contract)))
+    configurator = Configurator(
+        contract, Bundle(tiny_bundle.build(tmp_path / "tiny", contract, has_upper=True))
+    )
     task = load_task(name)
     if task.goal_ago:
         task = configurator.resolved(task, [np.zeros(6, np.float32)])
@@ -208,3 +210,36 @@ def test_a_limit_holds_for_policy_and_plans(bundle, contract):
         assert np.abs(agent.act(seen)).max() > 0.02
         agent.begin(bound)
         assert np.abs(agent.act(seen)).max() <= np.float32(0.02)
+
+
+def test_with_two_levels_the_lower_one_is_asked_for_another_place_now_and_then(
+    contract, tmp_path, monkeypatch
+):
+    from jepa_robot.modules.agent import InProcessAgent
+    from jepa_robot.modules.perception import Observation
+
+    bundle = Bundle(tiny_bundle.build(tmp_path / "tiny", contract, has_upper=True))
+    agent, goal = InProcessAgent(contract, bundle), [0.55, 0.1, 0.3]
+    images = [np.zeros((c.height, c.width, 3), np.uint8) for c in contract.cameras]
+    seen = Observation(0, images, np.array(contract.home), np.zeros(len(contract.joints)))
+    asked, configure = [], agent.configure
+
+    def note(task):
+        asked.append(task.goal_position)
+        configure(task)
+
+    monkeypatch.setattr(agent, "configure", note)
+    task = load_task("name: far\nmode: 1\nlevels: 2")
+    for levels, times in ((2, 4), (1, 1)):
+        asked.clear()
+        agent.begin(
+            agent.configurator.with_position(dataclasses.replace(task, levels=levels), goal)
+        )
+        for _ in range(9):  # a place every 4 steps, from the first on
+            agent.act(seen)
+        assert len(asked) == times and asked[0] == tuple(goal)
+    agent.begin(agent.configurator.with_position(task, goal))
+    asked.clear()
+    agent.act(seen)
+    # What is asked for comes, from anywhere: so the goal is.
+    assert np.linalg.norm(np.array(asked[0]) - goal) < 0.05 and asked[0] != tuple(goal)

@@ -26,6 +26,7 @@ def build(
     name: str = "tiny",
     seed: int = 0,
     has_critic: bool = True,
+    has_upper: bool = False,
     **manifest: object,
 ) -> Path:
     """Write a bundle that fits ``contract`` into ``path``; ``manifest`` has more of that."""
@@ -80,6 +81,9 @@ def build(
         )
     if has_critic:
         _critic(path, state, latent, pick)
+    if has_upper:
+        _upper(path, state)
+        manifest = {"upper_stride": 4, **manifest}
     sizes = Sizes(len(contract.joints), measured, latent, actions, 3, 0, POSITION_UNIT)
     fuse(path, sizes)
     camera = contract.cameras[0]
@@ -114,6 +118,27 @@ def _critic(path: Path, state: int, latent: int, pick: np.ndarray) -> None:
         ],
         {"pick": pick},
     )
+
+
+def _upper(path: Path, state: int) -> None:
+    """What is asked for in three macro-actions comes, from wherever it is."""
+    nodes = [
+        helper.make_node("Mul", ["macros", "reach"], ["offsets"]),
+        helper.make_node("Add", ["offsets", "middle"], ["asked"]),
+        helper.make_node("Slice", ["asked", "zero", "one", "one"], ["first"]),
+        helper.make_node("Concat", ["first", "asked"], ["places"], axis=1),
+    ]
+    sizes = {"state": ["N", state], "macros": ["N", 3, 3]}
+    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in sizes.items()]
+    sizes = {"places": ["N", 4, 3], "asked": ["N", 3, 3]}
+    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in sizes.items()]
+    constants = {
+        "reach": np.array(0.2, np.float32),
+        "middle": np.array([0.5, 0.0, 0.2], np.float32),
+        "zero": np.array([0], np.int64),
+        "one": np.array([1], np.int64),
+    }
+    _save(path / "upper.onnx", nodes, inputs, outputs, constants)
 
 
 def _encoder(path: Path, cameras: int, measured: int, latent: int) -> None:

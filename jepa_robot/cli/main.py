@@ -181,7 +181,7 @@ def train(
     robot: Robot = "panda",
     config: Annotated[
         str,
-        typer.Option(help="Settings: a YAML file, or object, practice or pictures."),
+        typer.Option(help="Settings: a YAML file, or object, levels, practice or pictures."),
     ] = "",
     settings: Annotated[
         Optional[list[str]],  # noqa: UP045
