@@ -20,6 +20,7 @@ from jepa_robot.cli.progress import progress
 from jepa_robot.evaluation import EpisodeResult, sample_episodes
 from jepa_robot.graph import Settings, check
 from jepa_robot.models import Bundle
+from jepa_robot.modules.actor import MODE_2
 from jepa_robot.modules.tasks import load_task, task_text
 from jepa_robot.robot.contract import RobotContract, load_contract
 from jepa_robot_sim.arm import SimulatedArm
@@ -36,8 +37,9 @@ DEMOS = {
     "reach": ("panda", "reach_panda", 8),
     "push": ("panda_push", "push_panda", 5),
     "pick_and_place": ("panda_table", "pick_panda", 5),
+    "push_around": ("panda_table", "around_panda", 3),
 }
-BY_POSITION = ("pick_and_place",)  # whose bundle reads goal images less well than it picks
+BY_POSITION = ("pick_and_place", "push_around")  # whose bundles read goal images less well
 MODES = {1: "Mode-1 (policy)", 2: "Mode-2 (planning)"}
 
 
@@ -133,6 +135,7 @@ def run_scene_demo(
     group = ProcessGroup(settings, out / "logs")
     camera_man = SimulatedArm(contract, scene=judge.scene)
     results: dict[int, list[EpisodeResult]] = {mode: [] for mode in MODES}
+    ahead: list[list] = []  # of Mode-2's episodes
     with (
         group,
         AgentClient(contract, watch=group.watch) as client,
@@ -145,17 +148,21 @@ def run_scene_demo(
             for number, episode in enumerate(episodes):
                 camera_man.show_goal(episode)
                 results[mode].append(runner.run(episode, camera_man.images(), seed + number))
+                if mode == MODE_2:
+                    ahead.append(runner.ahead)
                 report(sum(map(len, results.values())), goals * len(MODES))
     camera_man.close()
     console = Console()
     console.print(_scene_results(results, judge))
     best = min(range(goals), key=lambda number: results[2][number].distance)
-    run = _replay(contract, judge, episodes[best], results[2][best].actions)
+    run = _replay(contract, judge, episodes[best], results[MODE_2][best].actions, ahead[best])
     for path in draw_episode(contract, run, out, judge.scene, episodes[best]):
         console.print(f"picture: {path}", soft_wrap=True)
 
 
-def _replay(contract: RobotContract, judge: Task, episode: Episode, actions: np.ndarray) -> Run:
+def _replay(
+    contract: RobotContract, judge: Task, episode: Episode, actions: np.ndarray, ahead: list
+) -> Run:
     """What an episode looked like: the same actions give the same motion to the bit."""
     from jepa_robot.cli.recorder import Frame, Run
 
@@ -167,7 +174,9 @@ def _replay(contract: RobotContract, judge: Task, episode: Episode, actions: np.
         names = [camera.name for camera in contract.cameras]
         run.times.append(step * contract.rates.time_step)
         run.distances.append(float(np.linalg.norm(place - episode.goal)))
-        run.frames.append(Frame(seen.positions, dict(zip(names, images, strict=True)), block=place))
+        shown = dict(zip(names, images, strict=True))
+        after = np.array(ahead[min(step, len(ahead) - 1)]) if ahead else np.zeros(0)
+        run.frames.append(Frame(seen.positions, shown, block=place, ahead=after))
         if action is not None:
             frame = world.step(action)
     world.close()

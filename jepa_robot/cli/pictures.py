@@ -17,6 +17,7 @@ from jepa_robot_sim.scenes import Scene
 ZOOM = 5
 GOAL_COLOUR = (40, 170, 40)  # RGB
 PATH_COLOUR = (230, 90, 20)
+AHEAD_COLOUR = (150, 40, 170)  # what an upper level asks for, and expects
 HAND_COLOUR = (20, 60, 200)
 TEXT_COLOUR = (30, 30, 30)
 STRIP_FRAMES = 6
@@ -90,6 +91,10 @@ def _picture(
             cv2.polylines(image, [path], False, PATH_COLOUR, 2, cv2.LINE_AA)
             for point in path[1:]:
                 cv2.circle(image, tuple(map(int, point)), 3, PATH_COLOUR, -1, cv2.LINE_AA)
+        if len(frame.ahead):
+            asked, *places = pixels(frame.ahead)
+            cv2.polylines(image, [np.array(places)], False, AHEAD_COLOUR, 2, cv2.LINE_AA)
+            cv2.circle(image, tuple(map(int, asked)), 6, AHEAD_COLOUR, 2, cv2.LINE_AA)
         centre = tuple(map(int, pixels(goal)))
         cv2.circle(image, centre, 9, GOAL_COLOUR, 2, cv2.LINE_AA)
         cv2.circle(image, centre, 2, GOAL_COLOUR, -1, cv2.LINE_AA)

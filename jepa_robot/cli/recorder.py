@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -29,12 +30,16 @@ SENT = "source_timestamp"  # as DDS has it: how busy we are does not count
 
 @dataclass
 class Frame:
-    """One observation: the arm, its images, the hand path imagined from it, and the true block."""
+    """One observation: the arm, its images, the hand path imagined from it, and the true block.
+
+    ``ahead`` is the place that an upper level asks for, and then where it expects that to lead.
+    """
 
     joints: np.ndarray
     images: dict[str, np.ndarray] = field(default_factory=dict)
     imagined: np.ndarray | None = None  # [H, 3] m
     block: np.ndarray | None = None  # [3] m
+    ahead: Sequence[np.ndarray] = ()  # [P + 2, 3] m
 
 
 @dataclass

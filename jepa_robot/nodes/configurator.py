@@ -38,7 +38,7 @@ SWAP_AFTER = 5  # time steps until a bundle is in force: by then all were told
 PREPARATION_TIMEOUT = 20.0  # s, for all to load a bundle
 RECALL_TIMEOUT = 1.0  # s, for memory to tell how it was
 AWAY = 1.0  # s that what memory tells may be from when was asked for
-STEADILY = ("distance", "seconds", "ahead")  # what changes of a report while a task goes on
+STEADILY = ("distance", "seconds")  # what changes of a report while a task goes on
 PROGRESS_PERIOD = 0.2  # s between two reports of a task that goes on
 
 

@@ -31,6 +31,10 @@ class RosRunner:
         mode: ``1``, ``2``, or a baseline, which then acts in the actor's place.
         goal: ``image`` or ``position``.
         task: YAML of the task, without a goal.
+
+    Attributes:
+        ahead: of the last episode, frame by frame, what an upper level was then after: the place
+            that it asked for, and where it expected that to lead ``[P + 2, 3]`` (m), if anything.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class RosRunner:
         self._seen: dict[int, float] = {}
         self._labels: dict[int, dict[str, np.ndarray]] = {}
         self._baseline: BaselinePolicy | None = None
+        self.ahead: list[list[list[float]]] = []
         many = messages.EVERY_ONE
         client.listen(Image, "action", self._on_action, many)
         client.listen(JointTrajectory, "command_echo", self._on_echo, many)
@@ -71,6 +76,7 @@ class RosRunner:
             client.set_goal_position(episode.goal)
         for kept in (self._actions, self._answered, self._seen, self._labels):
             kept.clear()
+        self.ahead = []
         name = f"episode {self._count}"
         client.start_episode(name, None, self.judge.steps, scene)
         client.wait(lambda: client.result.get("id") == name, name, EPISODE_TIMEOUT)
@@ -95,6 +101,7 @@ class RosRunner:
         stamp = truth["stamp"]
         self._seen.setdefault(stamp, time.monotonic())
         self._labels[stamp] = labels = _labels(truth)
+        self.ahead.append(self._client.progress.get("ahead", []))
         if self._baseline is None:
             return
         if stamp not in self._actions:
