@@ -9,7 +9,7 @@ import numpy as np
 
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot_sim.episodes import OBJECT, Episode
-from jepa_robot_sim.exploration import Explorer, Script, ScriptedExplorer, script_noise
+from jepa_robot_sim.exploration import Explorer, ScriptedExplorer, script_noise
 from jepa_robot_sim.placing import LINEAR_CHANNELS, QUICK
 from jepa_robot_sim.pushing import Push
 from jepa_robot_sim.scenes import REFERENCE, SMALLEST, Scene
@@ -126,15 +126,14 @@ class PushAround(Push):
         noise = script_noise(rng, steps, self.contract.actions.size)
         return ScriptedExplorer(episode, script, noise, aim)
 
-    def practise(self, rng: np.random.Generator) -> tuple[Episode, Script]:
+    def practise(self, rng: np.random.Generator) -> Episode:
         """Straight to a place nearby, often beyond the wall: what comes of asking for that, too."""
         episode = self._underway(rng)
         for _ in self._attempts():
             goal = self.sample_block(rng)
             if np.linalg.norm(goal - episode.object_start) < ASKED * self.scene.scale:
                 break
-        episode = replace(episode, goal=goal, object_goal=goal)
-        return episode, lambda labels: self.push(labels, goal)
+        return replace(episode, goal=goal, object_goal=goal)
 
     def _underway(self, rng: np.random.Generator) -> Episode:
         """An episode that begins with the block somewhere on its way, or where a push left it."""

@@ -117,7 +117,7 @@ class ArmRecorder:
     def _explorer(self, rng: np.random.Generator, steps: int) -> Explorer:
         if self._agent is None:
             return self._task.explore(rng, steps)
-        episode, script = self._task.practise(rng)
+        episode = self._task.practise(rng)
         noise = practice_noise(rng, steps, self._source.contract.actions.size)
         configurator = self._agent.configurator
         if self._reads_positions:
@@ -125,7 +125,7 @@ class ArmRecorder:
         else:
             task = configurator.with_image(self._policy, self._world.goal_images(episode))
         self._agent.begin(task)
-        return PractisingExplorer(episode, self._agent, noise, script)
+        return PractisingExplorer(episode, self._agent, noise)
 
     def record(self, rng: np.random.Generator) -> Columns:
         steps = self._source.episode_steps
@@ -160,7 +160,7 @@ class ArmRecorder:
 
 
 def _demonstrations(choices: list[Choice], size: int) -> Columns:
-    """What was shown, ``[T + 1, A]``, and where it led, ``[T + 1, G]``: NaN where nothing was."""
+    """What was shown, ``[T + 1, A]``, and what was aimed at, ``[T + 1, G]``: NaN for nothing."""
     nothing, nowhere = np.full_like(choices[0].action, np.nan), np.full(size, np.nan)
     shown = [nothing if c.demonstrated is None else c.demonstrated for c in choices]
     aims = [nowhere if c.aim is None else c.aim for c in choices]

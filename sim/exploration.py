@@ -29,7 +29,8 @@ Script = Callable[[dict[str, np.ndarray]], np.ndarray]  # from labels to an acti
 class Choice:
     """What an explorer does: ``action`` ``[A]`` in [-1, 1], and whether a script made it.
 
-    ``demonstrated`` ``[A]`` is what is right here to get to ``aim`` ``[G]``, of who shows how.
+    ``aim`` ``[G]`` is where what the task is about is to be brought now, if anywhere, and
+    ``demonstrated`` ``[A]`` what is right here to get there, of who shows how.
     """
 
     action: np.ndarray
@@ -98,23 +99,14 @@ class PractisingExplorer:
         episode: where it begins, and its goal.
         agent: has been given that goal.
         noise: ``[steps, A]``.
-        script: of a task that is shown, what is right where the agent has come to (as DAgger asks:
-            Ross et al. 2011, arXiv:1011.0686).
     """
 
-    def __init__(
-        self, episode: Episode, agent: InProcessAgent, noise: np.ndarray, script: Script | None
-    ) -> None:
+    def __init__(self, episode: Episode, agent: InProcessAgent, noise: np.ndarray) -> None:
         self.episode, self._agent, self._noise = episode, agent, iter(noise)
-        self._script = script
 
     def act(self, frame: Frame) -> Choice:
         action = self._agent.act(frame.observation) + next(self._noise)
-        action = np.clip(action, -1, 1).astype(np.float32)
-        if self._script is None:
-            return Choice(action)
-        right = np.clip(self._script(frame.labels), -1, 1).astype(np.float32)
-        return Choice(action, False, right, self.episode.goal)
+        return Choice(np.clip(action, -1, 1).astype(np.float32), aim=self.episode.goal)
 
 
 def explore(rng: np.random.Generator, steps: int, size: int) -> np.ndarray:

@@ -12,7 +12,6 @@ from jepa_robot_sim.episodes import HAND, OBJECT, Episode
 from jepa_robot_sim.exploration import (
     Explorer,
     RandomExplorer,
-    Script,
     ScriptedExplorer,
     explore,
     script_noise,
@@ -95,9 +94,9 @@ class TableTask:
             return f"its actions are {actions.kind} of {names}, expected ee_twist of {expected}"
         return None
 
-    def practise(self, rng: np.random.Generator) -> tuple[Episode, Script | None]:
+    def practise(self, rng: np.random.Generator) -> Episode:
         """The task as it is judged."""
-        return self.sample(rng), None
+        return self.sample(rng)
 
     def is_success(self, labels: dict[str, np.ndarray], goal: np.ndarray) -> bool:
         return float(np.linalg.norm(labels[OBJECT] - goal)) < self.success_distance

@@ -9,7 +9,7 @@ import numpy as np
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot_sim.around import PushAround
 from jepa_robot_sim.episodes import HAND, Episode
-from jepa_robot_sim.exploration import Explorer, RandomExplorer, Script, explore
+from jepa_robot_sim.exploration import Explorer, RandomExplorer, explore
 from jepa_robot_sim.picking import PickAndPlace
 from jepa_robot_sim.placing import MARGIN, QUICK, Placer, hand_shape, held_height
 from jepa_robot_sim.pushing import Push
@@ -50,8 +50,8 @@ class Task(Protocol):
         """How to collect data in an episode of so many steps; depends on ``rng`` alone."""
         ...
 
-    def practise(self, rng: np.random.Generator) -> tuple[Episode, Script | None]:
-        """An episode in which an agent practises, and what shows it how, if anything does."""
+    def practise(self, rng: np.random.Generator) -> Episode:
+        """An episode in which an agent practises."""
         ...
 
     def is_success(self, labels: dict[str, np.ndarray], goal: np.ndarray) -> bool:
@@ -137,9 +137,9 @@ class Reach:
             variation = place_distractors(variation, self.scene, self.contract, rng, (start,))
         return RandomExplorer(Episode(joints, start, joints, variation=variation), actions)
 
-    def practise(self, rng: np.random.Generator) -> tuple[Episode, Script | None]:
+    def practise(self, rng: np.random.Generator) -> Episode:
         """The task as it is judged."""
-        return self.sample(rng), None
+        return self.sample(rng)
 
     def is_success(self, labels: dict[str, np.ndarray], goal: np.ndarray) -> bool:
         return float(np.linalg.norm(labels[HAND] - goal)) < self.success_distance
