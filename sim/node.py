@@ -37,6 +37,7 @@ from jepa_robot_sim.tasks import TASKS, Reach, make_task
 from jepa_robot_sim.world import labels_of
 
 CLOCKS = ("realtime", "lockstep")
+AT_ONCE = 1e-4  # s in which two clocks are read
 MAX_BEHIND = 50  # physics steps that real time may catch up on; beyond that it lets them go
 RESEND_AFTER = 2.0  # s: a held world shows its last observation again to whoever came late
 REALTIME_PERIOD = 0.004  # s
@@ -216,6 +217,7 @@ class SimulatorNode(Node):
     def run_realtime(self, executor: SingleThreadedExecutor) -> None:
         """Follow the wall clock until shutdown."""
         self._begin = time.monotonic()
+        self._offset = self.get_clock().now().nanoseconds - round(1e9 * self._begin)
         self.create_timer(REALTIME_PERIOD, self._catch_up, clock=STEADY)
         spin(executor)
 
@@ -234,14 +236,23 @@ class SimulatorNode(Node):
             self._begin += (due - MAX_BEHIND) / PHYSICS_RATE
             self.diagnostics.warn(f"{due * 2} ms behind the wall clock, expected to keep up")
             due = MAX_BEHIND
-        now = self.get_clock().now().nanoseconds
-        for behind in reversed(range(due)):
+        self._follow_clock()
+        for _ in range(due):
             self.arm.step()
             if self.arm.steps % self.arm.every["joint_states"] == 0:
-                stamp = now - behind * STEP_NS  # when it was, not when we got there
+                # When it was, not when we got there: who is held up here must not seem to jump.
+                stamp = self._offset + round(1e9 * self._begin) + self.arm.steps * STEP_NS
                 self._publish_joint_states(stamp)
                 if self.arm.steps % self.arm.every["image"] == 0:
                     self._publish_images(stamp)
+
+    def _follow_clock(self) -> None:
+        """Learn how far the node's clock is from the steady one; not when held up in between."""
+        before = time.monotonic()
+        now = self.get_clock().now().nanoseconds
+        after = time.monotonic()
+        if after - before < AT_ONCE:
+            self._offset = now - round(1e9 * after)
 
     # Lock-step.
 
