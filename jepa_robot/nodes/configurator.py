@@ -28,7 +28,8 @@ from jepa_robot.modules.guide import Levels
 from jepa_robot.modules.tasks import InvalidTask, Task, load_task
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.base import AgentNode
-from jepa_robot.nodes.messages import COMMAND, DATA, KEPT_ACKNOWLEDGEMENTS, LATCHED
+from jepa_robot.nodes.messages import DATA, KEPT_ACKNOWLEDGEMENTS, LATCHED
+from jepa_robot.nodes.recalling import Recalling
 from jepa_robot.nodes.resumption import Resumption
 from jepa_robot.nodes.runtime import BESIDE, STEADY, main
 from jepa_robot.nodes.supervision import Supervised
@@ -36,8 +37,6 @@ from jepa_robot.nodes.supervision import Supervised
 SUPERVISION_PERIOD = 0.05  # s
 SWAP_AFTER = 5  # time steps until a bundle is in force: by then all were told
 PREPARATION_TIMEOUT = 20.0  # s, for all to load a bundle
-RECALL_TIMEOUT = 1.0  # s, for memory to tell how it was
-AWAY = 1.0  # s that what memory tells may be from when was asked for
 STEADILY = ("distance", "seconds")  # what changes of a report while a task goes on
 PROGRESS_PERIOD = 0.2  # s between two reports of a task that goes on
 
@@ -49,16 +48,6 @@ class _Swap:
     bundle: Bundle
     configurator: Configurator
     configuration: Configuration
-    until: float
-
-
-@dataclass(frozen=True)
-class _Recall:
-    """A task that waits for memory to tell how it was, so many s ago each."""
-
-    task: Task
-    ages: tuple[float, ...]
-    request: str
     until: float
 
 
@@ -86,8 +75,6 @@ class ConfiguratorNode(AgentNode):
         self._levels: Levels | None = None  # of it, where an upper level finds subgoals
         self._activation = 0  # ns: what was seen before is not of what is in force
         self._latent: np.ndarray | None = None  # of what was seen last
-        self._recall: _Recall | None = None
-        self._recalls = 0
         self._held = ""  # by the safety stage: why
         self._told, self._told_at = "", 0.0  # of progress
         self._resumption: Resumption | None = None
@@ -109,7 +96,7 @@ class ConfiguratorNode(AgentNode):
         self._publisher = self.publisher(String, "configuration", LATCHED)
         self._status = self.publisher(String, "task_status", LATCHED)
         self._progress = self.publisher(String, "progress", LATCHED)
-        self._ask_memory = self.publisher(Image, "recall_ago", COMMAND)
+        self._recalling = Recalling(self)
         self._resumption = Resumption(self.contract.name, self.get_namespace())
         resumed = self._resumption.read(self.bundle.space)
         if resumed is not None and Path(resumed[2]) != self.bundle.path.resolve():
@@ -191,12 +178,12 @@ class ConfiguratorNode(AgentNode):
 
     def _on_request(self, read: Callable[[Any], Task], message: Any) -> None:
         """Take up what a user asks for; what cannot be taken up puts the arm on hold."""
-        self._recall = None
+        self._recalling.forget()
         try:
             task = read(message)
             ages = tuple(part.goal_ago for part in task.each() if part.goal_ago)
             if ages:
-                self._remember(task, ages)
+                self._recalling.ask(task, ages, self.bundle)
             else:
                 self._accept(task)
         except ValueError as error:
@@ -210,37 +197,19 @@ class ConfiguratorNode(AgentNode):
 
     def _refuse(self, error: ValueError) -> None:
         self._requests += 1
-        self._recall, self._error = None, str(error)
+        self._recalling.forget()
+        self._error = str(error)
         if self._execution is not None:
             self._execution.pause()
             self._go_on()
         self._publish_status()
 
-    def _remember(self, task: Task, ages: tuple[float, ...]) -> None:
-        """Ask memory how it was."""
-        self._recalls += 1
-        until = time.monotonic() + RECALL_TIMEOUT
-        self._recall = _Recall(task, ages, f"{self.get_name()}.{self._recalls}", until)
-        frame = f"{self.bundle.id}#{self._recall.request}"
-        rows = np.array(ages, np.float32)[:, None]
-        self._ask_memory.publish(messages.tensor_message(rows, self.now(), frame))
-
     def _on_recalled(self, message: Image) -> None:
         """What memory told: the task that waited for it can begin."""
-        recall = self._recall
-        if recall is None or message.header.frame_id.partition("#")[2] != recall.request:
-            return
-        self._recall = None
         try:
-            rows = messages.read_tensor(message, "recalled", message.width, len(recall.ages))
-            for wanted, age in zip(recall.ages, rows[:, 1], strict=True):
-                if abs(wanted - age) > AWAY:
-                    raise InvalidTask(
-                        f"goal.ago is {wanted:g} s, and the nearest that memory has is "
-                        f"{age:.1f} s ago"
-                    )
-            states = rows[:, 3 : 3 + self.bundle.state_size]
-            self._accept(recall.task, self.bundle.latent(states))
+            recalled = self._recalling.answer(message, self.bundle)
+            if recalled is not None:
+                self._accept(*recalled)
         except ValueError as error:
             self._refuse(error)
             raise
@@ -486,12 +455,7 @@ class ConfiguratorNode(AgentNode):
         if away:
             self.diagnostics.warn("; ".join(away))
         self._look_after_swap()
-        if self._recall is not None and now > self._recall.until:
-            ages = ", ".join(f"{age:g}" for age in self._recall.ages)
-            error = InvalidTask(
-                f"memory did not tell in {RECALL_TIMEOUT:g} s how it was {ages} s ago: expected "
-                "something to be remembered"
-            )
+        if (error := self._recalling.overdue()) is not None:
             self._refuse(error)
             self.diagnostics.error(str(error))
         self._publish_status()
