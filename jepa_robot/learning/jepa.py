@@ -38,6 +38,7 @@ from jepa_robot.robot.contract import RobotContract
 PRECISIONS = ("float32", "bfloat16", "auto")
 WHOLE = ("iterations", "history", "z", "moving", "seed")
 WEIGHTS = ("prediction", "proprioception", "inverse", "linearity", "rate", "shared")
+PAIRS = 4  # windows, two of each of two episodes, which what moves is told from
 SEEN = ("auto", "embedding", "residual")  # by what prevents collapse
 
 
@@ -88,6 +89,10 @@ class JEPAConfig:
         if self.moving > self.latent_size:
             raise ValueError(
                 f"jepa.moving is {self.moving}, expected at most latent_size, {self.latent_size}"
+            )
+        if self.moving and self.batch < PAIRS:
+            raise ValueError(
+                f"jepa.batch is {self.batch}, expected at least {PAIRS} where moving is above 0"
             )
         check_choice(self.prevention, "jepa.prevention", PREVENTIONS)
         check_choice(self.prevention_sees, "jepa.prevention_sees", SEEN)

@@ -40,7 +40,7 @@ from jepa_robot.learning.readout import (
 )
 from jepa_robot.learning.refinement import RefinementConfig, refine_predictor
 from jepa_robot.learning.training import Devices, train_jepa
-from jepa_robot.learning.upper import UpperConfig, train_upper, upper_errors
+from jepa_robot.learning.upper import UpperConfig, check_asked_for, train_upper, upper_errors
 from jepa_robot.models import Bundle
 from jepa_robot.modules.cost import POSITION_UNIT
 from jepa_robot.robot.contract import RobotContract
@@ -83,6 +83,11 @@ class TrainConfig:
             raise ValueError(
                 f"jepa.prevention_sees is {self.jepa.prevention_sees!r}, expected 'residual' where "
                 "labels is 0"
+            )
+        if not self.labels and self.upper.iterations:
+            raise ValueError(
+                f"labels is 0, and upper.iterations {self.upper.iterations}: expected labels, as "
+                "places are what an upper level asks for"
             )
         for stage in ("jepa", "distill", "refinement", "imitation", "imagination", "upper"):
             settings = dataclasses.replace(getattr(self, stage), seed=self.seed)
@@ -129,6 +134,8 @@ def train_all(
     training, validation = data.split(VALIDATION_SHARE)
     for part in (training, validation):  # there are some
         part.windows(config.jepa.horizon, history_for(data, config.jepa))
+    if config.upper.iterations:
+        check_asked_for(training, config.upper)
     run_folder.mkdir(parents=True, exist_ok=True)
     write_atomically(run_folder / CONFIG, to_yaml(config))
     threads = torch.get_num_threads()

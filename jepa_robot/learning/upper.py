@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jepa_robot.dataset import InvalidDataset
+from jepa_robot.dataset import Dataset, InvalidDataset
 from jepa_robot.dataset_checks import SHOWN
 from jepa_robot.energy.regularizers import VICReg
 from jepa_robot.learning.layers import Scale, check_whole, mlp
@@ -182,32 +182,44 @@ def upper_errors(agent: Agent, encoded: Encoded, config: UpperConfig) -> tuple[f
     return float(off), float(moved)
 
 
+def check_asked_for(data: Dataset, config: UpperConfig) -> None:
+    """Whether data says what was asked for, of what has a label.
+
+    Raises:
+        InvalidDataset: it does not, or for too short a time.
+    """
+    if SHOWN[1] not in data.columns or data.about.goal not in data.columns:
+        raise InvalidDataset(
+            f"the data has no columns {SHOWN[1]} and {data.about.goal or 'of a goal'}, expected "
+            "what the lower level was asked for, and what that is of: demonstrations, or practice"
+        )
+    _steady(data.columns[SHOWN[1]], data.windows(config.stride * config.steps), config)
+
+
+def _steady(asked: np.ndarray, starts: np.ndarray, config: UpperConfig) -> np.ndarray:
+    """Starts of stretches in which what was asked for stayed, macro-action by macro-action."""
+    ahead = starts[:, None] + np.arange(config.steps) * config.stride
+    begin, end = asked[ahead], asked[ahead + config.stride - 1]
+    steady = np.abs(end - begin).max(axis=-1) < STEADY  # NaN is not
+    starts = starts[steady.all(axis=1)]
+    if not len(starts):
+        raise InvalidDataset(
+            f"nothing was asked for during {config.stride * config.steps} steps on end, expected "
+            "demonstrations, or practice, of at least that"
+        )
+    return starts
+
+
 @torch.no_grad()
 def _asked_for(
     agent: Agent, encoded: Encoded, config: UpperConfig
 ) -> tuple[Tensor, Tensor, Tensor]:
     """States ``[M, P + 1, S]``, offsets asked for ``[M, P, G]`` (m), and places ``[M, P + 1, G]``.
 
-    Of the stretches of the recording in which what was asked for stayed, macro-action by
-    macro-action.
+    Of the stretches of the recording in which what was asked for stayed.
     """
-    if SHOWN[1] not in encoded.data.columns:
-        raise InvalidDataset(
-            f"the data has no column {SHOWN[1]}, expected what the lower level was asked for: "
-            "demonstrations, or practice"
-        )
-    length = config.stride * config.steps
     asked = encoded.label(SHOWN[1])
-    starts = encoded.lived.starts(length)
-    ahead = np.arange(config.steps) * config.stride
-    begin, end = asked[starts[:, None] + ahead], asked[starts[:, None] + ahead + config.stride - 1]
-    steady = np.abs(end - begin).max(axis=-1) < STEADY  # NaN is not
-    starts = starts[steady.all(axis=1)]
-    if not len(starts):
-        raise InvalidDataset(
-            f"nothing was asked for during {length} steps on end, expected demonstrations, or "
-            "practice, of at least that"
-        )
+    starts = _steady(asked, encoded.lived.starts(config.stride * config.steps), config)
     rows = starts[:, None] + np.arange(config.steps + 1) * config.stride
     states = torch.from_numpy(encoded.states[rows])
     latents = torch.from_numpy(encoded.latents[rows])

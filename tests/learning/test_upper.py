@@ -1,5 +1,6 @@
 """The upper level: it learns what comes of asking, and finds ways that asking straight does not."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,8 +9,16 @@ import torch
 
 from jepa_robot.dataset import InvalidDataset
 from jepa_robot.dataset_checks import SHOWN
+from jepa_robot.learning.jepa import JEPAConfig
 from jepa_robot.learning.lived import Lived
-from jepa_robot.learning.upper import UpperConfig, UpperLevel, train_upper, upper_errors
+from jepa_robot.learning.pipeline import TrainConfig
+from jepa_robot.learning.upper import (
+    UpperConfig,
+    UpperLevel,
+    check_asked_for,
+    train_upper,
+    upper_errors,
+)
 from jepa_robot.modules.guide import Guide, Levels
 from jepa_robot.modules.tasks import Task
 
@@ -118,15 +127,22 @@ def test_a_subgoal_is_asked_for_once_a_macro_action_and_anew_when_time_is_set_ba
     assert np.abs(asked[0].goal_position).max() <= ROOM + 1e-6
 
 
-def test_nothing_that_was_asked_for_is_refused():
-    data = recording(5, 0)
-    data.label = lambda name: np.full((25, 2), np.nan, np.float32)
+def test_nothing_that_was_asked_for_is_refused_before_anything_is_trained(data):
+    config = TrainConfig(upper=UpperConfig(iterations=10))
+    with pytest.raises(InvalidDataset, match="no columns demonstrated_goal and hand_position, exp"):
+        check_asked_for(data, config.upper)
+    asked = np.full((len(data.columns["action"]), 3), np.nan, np.float32)
+    told = dataclasses.replace(data, columns={**data.columns, SHOWN[1]: asked})
     with pytest.raises(InvalidDataset, match="nothing was asked for during 4 steps"):
-        train_upper(agent(), data, CONFIG)
-    data.data.columns.clear()
-    with pytest.raises(InvalidDataset, match="no column demonstrated_goal, expected what"):
-        train_upper(agent(), data, CONFIG)
+        check_asked_for(told, CONFIG)
+    asked[:] = 0.5
+    check_asked_for(told, CONFIG)
+    asked[::3] = 0.6  # another place all the time
+    with pytest.raises(InvalidDataset, match="nothing was asked for during 4 steps"):
+        check_asked_for(told, CONFIG)
     with pytest.raises(ValueError, match=r"upper\.stride is 0, expected a whole number"):
         UpperConfig(stride=0)
     with pytest.raises(ValueError, match=r"upper\.where is 0, expected a number above 0"):
         UpperConfig(where=0)
+    with pytest.raises(ValueError, match=r"labels is 0, and upper\.iterations 10: expected labels"):
+        dataclasses.replace(config, labels=0, jepa=JEPAConfig(prevention_sees="residual"))
