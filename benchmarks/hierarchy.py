@@ -46,11 +46,14 @@ class Part(str, Enum):
 def main(
     quick: Annotated[bool, typer.Option("--quick", help="Few tasks, few steps.")] = False,
     part: Annotated[list[Part] | None, typer.Option(help="Repeat it; all by default.")] = None,
+    only_report: Annotated[
+        bool, typer.Option("--report", help="Measure nothing, write what was kept.")
+    ] = False,
     seed: Annotated[list[int] | None, typer.Option(help="A training seed; repeat it.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
 ) -> None:
     """Measure tasks and levels."""
-    report, parts = Report("hierarchy"), part or list(Part)
+    report, parts = Report("hierarchy"), [] if only_report else part or list(Part)
     for mode in (1, 2) if Part.preemption in parts else ():
         measure_preemption(report, mode, QUICK_TASKS if quick else TASKS)
     folder = RUNS / "quick" if quick else RUNS

@@ -64,7 +64,6 @@ CELLS = (
 # with the batch there, and is divided by that here.
 ALONE = {"inverse": 0.0, "linearity": 0.0, "shared": 0.0, "prevention_sees": "embedding"}
 OURS = "our loss"
-CLONING = "behaviour cloning"
 LOSSES: dict[str, dict] = {
     **{f"{name} alone": {"prevention": name, **ALONE} for name in PREVENTIONS},
     "LeWM's loss": {
@@ -217,7 +216,7 @@ class Bench:
             if task != "reach":
                 self._judge(cell, "mode 2, goal image", seed, contract, bundle, "2", "image")
             clone = self._clone(contract, data, config, f"{robot}_{task}_{seed}")
-            self._judge(cell, CLONING, seed, contract, clone, "1", "image")
+            self._judge(cell, "behaviour cloning", seed, contract, clone, "1", "image")
             if seed == 0:
                 for name in BASELINES:
                     self._judge(cell, name, seed, contract, bundle, name, goal)
@@ -474,8 +473,6 @@ class Bench:
         if self._results.has(cell, policy, seed):
             return
         task = load_task(cell.split(":")[1])
-        if policy == CLONING:  # nobody tells it places on the way
-            task = dataclasses.replace(task, levels=1)
         judge, episodes = sample_episodes(contract, task.name, goals or self._goals, TEST_SEED)
         if other:
             friction, mass, is_square = OTHERS[other]

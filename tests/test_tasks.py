@@ -49,9 +49,7 @@ def test_ten_examples_are_shipped():
 def test_shipped_tasks_can_be_taken_up_by_their_robot(name, tmp_path):
     robot = next((robot for part, robot in FITTING.items() if part in name), "panda")
     contract = load_contract(robot)
-    configurator = Configurator(
-        contract, Bundle(tiny_bundle.build(tmp_path / "tiny", contract, has_upper=True))
-    )
+    configurator = Configurator(contract, Bundle(tiny_bundle.build(tmp_path / "tiny", contract)))
     task = load_task(name)
     if task.goal_ago:
         task = configurator.resolved(task, [np.zeros(6, np.float32)])

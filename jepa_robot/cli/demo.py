@@ -37,9 +37,8 @@ DEMOS = {
     "reach": ("panda", "reach_panda", 8),
     "push": ("panda_push", "push_panda", 5),
     "pick_and_place": ("panda_table", "pick_panda", 5),
-    "push_around": ("panda_table", "around_panda", 3),
 }
-BY_POSITION = ("pick_and_place", "push_around")  # whose bundles read goal images less well
+BY_POSITION = ("pick_and_place",)  # whose bundle reads goal images less well than it picks
 MODES = {1: "Mode-1 (policy)", 2: "Mode-2 (planning)"}
 
 

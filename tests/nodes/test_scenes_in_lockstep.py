@@ -10,15 +10,15 @@ from tests.tiny_bundle import build
 @pytest.mark.parametrize(
     ("robot", "task", "mode", "goal"),
     [
-        ("panda_push", "push", "2", "position"),
+        ("panda_push", "push", "oracle", "image"),
         ("hobby5", "pick_and_place", "oracle", "image"),
-        ("xarm6", "push_around", "oracle", "image"),
+        ("xarm6", "push_around", "2", "position"),
     ],
 )
 def test_ros_and_in_process_move_an_object_the_same_to_the_bit(
     domain, robot, task, mode, goal, tmp_path
 ):
-    bundle = build(tmp_path / "tiny", load_contract(robot), has_upper=True)
+    bundle = build(tmp_path / "tiny", load_contract(robot))
 
     def evaluate(through_ros):
         return run_evaluation(
