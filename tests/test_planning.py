@@ -1,5 +1,7 @@
 """Planners: find optima, repeat to the bit, start warm, keep limits and deadlines."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -134,6 +136,25 @@ def test_a_slow_moment_does_not_stop_planning_for_ever():
         made.plan(problem, deadline=now[0] + 5.0, clock=lambda: now[0]).iterations for _ in range(9)
     ]
     assert done[0] == 2 and 0 in done and done[-3:] == [2, 2, 2]
+
+
+def test_interruptions_now_and_then_leave_every_plan_an_iteration():
+    """A busy machine: one iteration of ten takes too long. The others would have been in time."""
+    now, times = [0.0], itertools.cycle([1.0] * 9 + [50.0])
+    problem = two_masses()
+    costs = problem.costs
+
+    def interrupted(actions):
+        now[0] += next(times)
+        return costs(actions)
+
+    problem.costs = interrupted
+    made = planner("cem", iterations=3)
+    done = [
+        made.plan(problem, deadline=now[0] + 8.0, clock=lambda: now[0]).iterations
+        for _ in range(60)
+    ]
+    assert min(done) == 1
 
 
 @pytest.mark.parametrize("name", PLANNERS)

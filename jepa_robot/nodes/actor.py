@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass
@@ -23,7 +24,9 @@ from jepa_robot.nodes.runtime import ANSWERING, PLANNING, main, schedule
 DEADLINE = 0.8  # of a time step: when an any-time planner has to answer, on real time
 RESERVED = 0.2  # of it: for interruptions, and what is left to do with a plan
 REPLY_TIMEOUT, LONGEST_TIMEOUT = 0.5, 100.0  # of a time step: for distributed planning
-DURATION_MEMORY = 0.9  # of the running mean of planning times
+DURATION_MEMORY = 0.9  # of the running means of planning times and of plans' ages
+IN_TIME = 0.2  # of a time step that a plan may miss of a row of its own
+MOST_IN_FLIGHT = 10  # time steps that are imagined before a plan takes effect
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ class ActorNode(AgentNode):
         self._task: tuple[int, np.ndarray] | None = None  # the newest state to plan from
         self._busy_since: float | None = None
         self._last: PublishedPlan | None = None
+        self._acting: PublishedPlan | None = None  # what was published last, a reaction or a plan
         self._duration = 0.0  # s, running mean
+        self._age = 0.0  # ns, of the observation when its plan is there, running mean
         self._planned_at: int | None = None  # ns, of the observation that was last planned from
         self._wanted: tuple[int, bool] | None = None  # whether an observation asks for a plan
         self._plans = self._unimproved = self._late = 0
@@ -118,7 +123,7 @@ class ActorNode(AgentNode):
         with self._wake:
             self._actor.configure(parsed[0])
             self._cost.configure(parsed[1])
-            self._task = self._last = self._wanted = self._planned_at = None
+            self._task = self._last = self._acting = self._wanted = self._planned_at = None
             self._taken_up += 1
             self._actor.warm_up()
         if self._requests:
@@ -142,6 +147,7 @@ class ActorNode(AgentNode):
         wants_plan = self._wants_plan(stamp, state)
         if not wants_plan or self._reacts_meanwhile() or self._only_looks():
             reaction = self._actor.react(state)
+            self._acting = PublishedPlan(stamp, reaction)
             self._publish(self._action, reaction, stamp)
             self._actor.acted(state, reaction)
         if wants_plan:
@@ -217,7 +223,7 @@ class ActorNode(AgentNode):
         begin = time.monotonic()
         allowed = self._actor.config.deadline or DEADLINE * self._step / 1e9
         deadline = None if self.is_lockstep else begin + (1 - RESERVED) * allowed
-        in_flight = self._rows_in_flight(last, self._steps_since(last and last.stamp, stamp))
+        in_flight = self._rows_in_flight(stamp)
         then = state
         if len(in_flight):
             then = self._model.rollout(state, in_flight[None])[:, -1]
@@ -231,6 +237,7 @@ class ActorNode(AgentNode):
         self._planned_at = stamp
         taken = time.monotonic() - begin
         self._duration = DURATION_MEMORY * self._duration + (1 - DURATION_MEMORY) * taken
+        self._age = DURATION_MEMORY * self._age + (1 - DURATION_MEMORY) * (self.now() - stamp)
         rows = np.concatenate([in_flight, self._actor.choose(then, made.actions[0])])
         plan = PublishedPlan(stamp, rows)
         with self._wake:
@@ -238,6 +245,7 @@ class ActorNode(AgentNode):
                 return  # made under a configuration that is no longer in force
             is_answer = not self._only_looks()
             self._last = plan if is_answer else None
+            self._acting = plan if is_answer else self._acting
         if is_answer:
             self._actor.acted(state, rows[:1])
             self._publish_plan(plan)
@@ -256,13 +264,18 @@ class ActorNode(AgentNode):
     def _steps_since(self, before: int | None, stamp: int) -> int:
         return 0 if before is None else max(round((stamp - before) / self._step), 0)
 
-    def _rows_in_flight(self, last: PublishedPlan | None, passed: int) -> np.ndarray:
-        """``[k, A]``: what the arm will have done before a plan made now takes effect."""
-        steps = 0 if self.is_lockstep else int(self._duration * 1e9 // self._step)
-        if last is None or not steps:
+    def _rows_in_flight(self, stamp: int) -> np.ndarray:
+        """``[k, A]``: what the arm will have done before a plan made now takes effect.
+
+        A row of which most would come too late is not planned: what acts meanwhile does so then.
+        """
+        acting = self._acting
+        if acting is None or self.is_lockstep:
             return np.zeros((0, self.bundle.action_size), np.float32)
-        indices = np.minimum(np.arange(passed, passed + steps), len(last.rows) - 1)
-        return last.rows[indices]
+        steps = min(max(math.ceil(self._age / self._step - IN_TIME), 0), MOST_IN_FLIGHT)
+        passed = self._steps_since(acting.stamp, stamp)
+        indices = np.minimum(np.arange(passed, passed + steps), len(acting.rows) - 1)
+        return acting.rows[indices]
 
     def _publish_plan(self, plan: PublishedPlan) -> None:
         self._publish(self._plan, plan.rows, plan.stamp)

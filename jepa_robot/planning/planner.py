@@ -238,9 +238,10 @@ class Planner(abc.ABC):
         search = Search(problem, start, before, self.config)
         self._begin(search, start)
         done, ended = 0, clock()
-        expected = sorted(self._times)[int(SLOW * len(self._times))] if self._times else 0.0
+        usual, slow = self._expected()
         while done < self.config.iterations:
-            if deadline is not None and ended + expected > deadline:
+            # A plan that may be late is better than none, and one that will be late is not.
+            if deadline is not None and ended + (slow if done else usual) > deadline:
                 break
             self._improve(search, done)
             done, began, ended = done + 1, ended, clock()
@@ -252,6 +253,13 @@ class Planner(abc.ABC):
         chosen = self._answer(search) if done else search.best
         self._last = self._center(search) if done else start
         return Plan(chosen, search.best_cost, done)
+
+    def _expected(self) -> tuple[float, float]:
+        """How long an iteration takes (s): in the median, and when something interrupts it."""
+        times = sorted(self._times)
+        if not times:
+            return 0.0, 0.0
+        return times[len(times) // 2], times[int(SLOW * len(times))]
 
     def _warm_start(self, starts: int, shift: int) -> np.ndarray:
         """The last plan, shifted; its last action goes on."""
