@@ -4,6 +4,7 @@ import functools
 import json
 import math
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from jepa_robot.dataset import read_episodes
 from jepa_robot.models import Bundle
 from jepa_robot.modules.tasks import load_task
 from jepa_robot.nodes import messages
+from jepa_robot.nodes.actor import ActorNode, PublishedPlan
 from jepa_robot.nodes.messages import EVERY_ONE, LATCHED, SENSOR_IN
 
 GOAL = (0.5, 0.1, 0.3)
@@ -313,3 +315,27 @@ def test_a_tasks_deadline_is_kept_and_what_it_costs_is_counted(start):
         assert counted(client, "plans_late") > 3
         client.set_task(f"name: reach\nmode: 2\ndeadline: 10\n{goal}")
         client.wait(lambda: counted(client, "iterations") > 0, "plans that were improved")
+
+
+@pytest.mark.parametrize(
+    ("age", "passed", "expected"),
+    [(5, 1, []), (12, 1, [1]), (30, 1, [1]), (58, 1, [1]), (75, 2, [2, 3]), (130, 3, [3, 4, 4])],
+)
+def test_what_acts_until_a_plan_takes_effect_is_what_was_published_last(age, passed, expected):
+    """Ages in ms, of time steps of 50: a row of which most would come too late is not planned."""
+    node = SimpleNamespace(
+        is_lockstep=False,
+        bundle=SimpleNamespace(action_size=2),
+        _step=50_000_000,
+        _age=1e6 * age,
+        _acting=PublishedPlan(1000, np.repeat(np.arange(5.0)[:, None], 2, axis=1)),
+        _steps_since=functools.partial(ActorNode._steps_since, SimpleNamespace(_step=50_000_000)),
+    )
+    stamp = 1000 + passed * 50_000_000
+    assert ActorNode._rows_in_flight(node, stamp)[:, 0].tolist() == expected
+    node._acting = PublishedPlan(stamp, np.full((1, 2), 9.0))  # the policy answered meanwhile
+    assert ActorNode._rows_in_flight(node, stamp)[:, 0].tolist() == [9.0] * len(expected)
+    for name, value in (("is_lockstep", True), ("_acting", None)):
+        setattr(node, name, value)
+        assert ActorNode._rows_in_flight(node, stamp).shape == (0, 2)
+        node.is_lockstep = False
