@@ -23,7 +23,7 @@ def test_a_running_agent_is_recorded_and_imported(start, contract, tmp_path):
     assert "/joint_states" in done.stdout
     assert again.returncode == 1 and "exists, expected the name of a new bag" in again.stderr
     segment = read_bag(bag, contract, (64, 64)).segments[0]
-    assert len(segment.actions.stamps) > 20 and len(segment.joints.stamps) > 100
+    assert len(segment.actions.stamps) > 10 and len(segment.joints.stamps) > 50
     done = import_bags([bag], tmp_path / "data.h5", contract)
     assert done.actions == {"action"} and done.frames > 20
     data = open_dataset(tmp_path / "data.h5", contract.interface())
