@@ -392,7 +392,7 @@ class Bench:
         run = self._folder / f"run_{bundle.path.name}"
         settings = [f"seed={recipe['seed']}", f"begin={str(run)!r}", f"labels={labels}"]
         for stage, field in (("jepa", "latent_size"), ("jepa", "moving"), ("upper", "iterations")):
-            settings.append(f"{stage}.{field}={recipe[stage][field]}")
+            settings.append(f"{stage}.{field}={recipe.get(stage, {}).get(field, 0)}")
         return configure(TrainConfig, file, settings)
 
     def _practise(
