@@ -89,7 +89,7 @@ EQUAL = ("time", "samples")  # what a peer gets as much of as ours
 # Where there is an object: transitions of exploration, and of rounds of practice, which who was
 # shown all of a task does not need.
 EXPLORED = 40_000
-PRACTISED = {"push": (7_500, 7_500, 7_500), "push_around": (15_000,)}
+PRACTISED = {"push": (7_500, 7_500, 7_500)}
 SETTINGS = {"push": "object", "pick_and_place": "object", "push_around": "levels"}  # of training
 # Blocks that were not in the recording: factors on friction and mass, and whether it is square: it
 # turns as it is pushed.

@@ -118,6 +118,14 @@ class AgentClient:
             for name, status in sorted(self.diagnostics.items())
             if status.level != DiagnosticStatus.OK
         ]
+        if self.safety_state is None or self.safety_state.level != DiagnosticStatus.OK:
+            held = self.safety_state.message if self.safety_state else "its state did not arrive"
+            said.append(f"safety_state: {held}")
+        if not self.status:
+            said.append("task_status did not arrive")
+        elif self.status["awaited"]:
+            version, awaited = self.status["version"], ", ".join(self.status["awaited"])
+            said.append(f"task_status: configuration {version} awaits {awaited}")
         return "; ".join(said) or "no node complains"
 
     def message_of(self, name: str) -> str:

@@ -461,16 +461,19 @@ class ConfiguratorNode(AgentNode):
         self._publish_status()
 
     def _publish_status(self) -> None:
-        names = [node.name for node in self._supervised]
+        awaited = [
+            node.name
+            for node in self._supervised
+            if not node.is_active or self._acknowledged.get(node.name) != ""
+        ]
         status = {
             **self._said,
             "error": self._error,
             "requests": self._requests,
             "version": self._sent_version,
             "bundle": self.bundle.id,
-            "in_force": self._sent_version > 0
-            and all(self._acknowledged.get(name) == "" for name in names)
-            and all(node.is_active for node in self._supervised),
+            "in_force": self._sent_version > 0 and not awaited,
+            "awaited": awaited,
             "refused": {name: text for name, text in self._acknowledged.items() if text},
         }
         text = json.dumps(status)
