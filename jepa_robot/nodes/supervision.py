@@ -13,7 +13,7 @@ RETRY_PERIOD = 2.0  # s before a transition that failed is tried again
 ANSWER_TIMEOUT = 0.25  # s, then it is asked again: a process that died never answers
 RENEWAL_PERIOD = 1.5  # s without an answer, after which it is asked through other clients
 SILENCE_TIMEOUT = 2.0  # s without an answer, after which a node counts as not answering
-TRANSITION_TIMEOUT = 30.0  # s: loading a bundle for the first time takes a while
+TRANSITION_TIMEOUT = 5.0  # s, then its state tells what came of the request
 NEXT = {
     State.PRIMARY_STATE_UNCONFIGURED: Transition.TRANSITION_CONFIGURE,
     State.PRIMARY_STATE_INACTIVE: Transition.TRANSITION_ACTIVATE,
