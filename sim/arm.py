@@ -60,6 +60,7 @@ class SimulatedArm:
         index = urdf.link_index(self._body, self._client)
         self._joints = [index[name] for name in contract.joint_names]
         self._forces = [self._force(joint, 100.0) for joint in self._joints]
+        self._speeds = [float(speed) for speed in contract.limits("velocity")]
         fixed, gripper = dict(contract.fixed_joints), contract.gripper
         self._gripper = [index[name] for name in (gripper.joints if gripper else ())]
         self._gripper_start = fixed.get(gripper.joints[0], 0.0) if gripper else 0.0
@@ -203,17 +204,24 @@ class SimulatedArm:
             self.command(motion.positions)
 
     def command(self, positions: Sequence[float]) -> None:
-        """Set the joint positions ``[J]`` (rad) to track, until the next command."""
-        self._call(
-            "setJointMotorControlArray",
-            self._body,
-            self._joints,
-            pybullet.POSITION_CONTROL,
-            targetPositions=[float(p) for p in positions - self._off],
-            forces=self._forces,
-            positionGains=[GAINS["positionGain"]] * len(self._joints),
-            velocityGains=[GAINS["velocityGain"]] * len(self._joints),
-        )
+        """Set the joint positions ``[J]`` (rad) to track, until the next command.
+
+        No motor turns faster than the contract says, however far off its command is.
+        """
+        targets = (float(position) for position in positions - self._off)
+        for joint, target, force, speed in zip(
+            self._joints, targets, self._forces, self._speeds, strict=True
+        ):
+            self._call(
+                "setJointMotorControl2",
+                self._body,
+                joint,
+                pybullet.POSITION_CONTROL,
+                targetPosition=target,
+                force=force,
+                maxVelocity=speed,
+                **GAINS,
+            )
 
     def command_velocities(self, velocities: Sequence[float]) -> None:
         """Set the joint velocities ``[J]`` (rad/s), until the controller's timeout."""

@@ -240,6 +240,20 @@ def test_a_gripper_closes_by_its_channel_and_stays_so_on_hold():
     simulated.close()
 
 
+def test_the_arm_catches_up_with_a_command_that_is_far_at_the_speed_that_it_has():
+    contract = load_contract("panda")
+    arm, limit = SimulatedArm(without_cameras(contract)), contract.limits("velocity")
+    target = np.array(contract.home) + 0.4
+    arm.command(target)
+    speeds = []
+    for _ in range(PHYSICS_RATE):
+        arm.step()
+        speeds.append(np.abs(arm.joint_states()[1]))
+    assert np.max(speeds, axis=0) == pytest.approx(limit, rel=0.01)
+    assert arm.joint_states()[0] == pytest.approx(target, abs=0.01)
+    arm.close()
+
+
 def test_an_arm_that_takes_velocities_stands_when_commands_end():
     contract = load_contract("xarm6")
     arm = SimulatedArm(without_cameras(contract))
