@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import inspect
 import math
@@ -183,11 +184,14 @@ def interrupts_wait() -> Iterator[None]:
 def ros() -> Iterator[Executor]:
     """ROS and an executor, until SIGINT or SIGTERM ends what runs within, quietly.
 
+    SIGUSR1 prints where each thread is, even if it hangs.
+
     Ctrl-C under `ros2 launch` comes twice, from the terminal and from launch, and a
     KeyboardInterrupt may strike anywhere. So Python looks away, and rclpy's own handler ends the
     context, on which the executor's spin ends.
     """
     signal.signal(signal.SIGINT, lambda *_: None)
+    faulthandler.register(signal.SIGUSR1)
     rclpy.init()
     executor = make_executor()
     try:

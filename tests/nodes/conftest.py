@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from contextlib import contextmanager
 
 import pytest
 
 from jepa_robot.graph import Settings
-from jepa_robot.nodes.client import AgentClient
+from jepa_robot.nodes.client import AgentClient, AgentTimeout
 from jepa_robot.processes import ProcessGroup
+
+LOG_LINES = 40  # of each process, where one did not do what was waited for
+
+
+def said(group, logs) -> str:
+    """The end of every log, with where each thread of the process is now."""
+    for process in group.processes.values():
+        if process.poll() is None:
+            process.send_signal(signal.SIGUSR1)
+    time.sleep(1)
+    ends = []
+    for name, process in group.processes.items():
+        lines = (logs / f"{name}.log").read_text(errors="replace").splitlines()
+        ends += [f"{name} (ended with {process.poll()}):", *lines[-LOG_LINES:]]
+    return "\n".join(ends)
 
 
 @pytest.fixture
@@ -20,6 +37,10 @@ def start(domain, contract, tiny, tmp_path):
         settings = Settings(**{"model": str(tiny), "simulator": "lockstep", **settings})
         group = ProcessGroup(settings, tmp_path / "logs")
         with group, AgentClient(contract, settings.namespace, group.watch) as client:
-            yield client, group
+            try:
+                yield client, group
+            except AgentTimeout as error:
+                error.add_note(said(group, tmp_path / "logs"))
+                raise
 
     return run
