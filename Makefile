@@ -10,6 +10,9 @@ TASK   ?= reach
 BIN     = $(VENV)/bin
 # What has deadlines to keep shares no processor; what runs in lock-step has none.
 REALTIME = $(filter-out %_in_lockstep.py,$(wildcard tests/nodes/test_*.py)) tests/launch
+# An agent of eight processes that does not come to what is waited for is tried once more, and told:
+# on a busy machine one of about a hundred does not, and why is not known yet.
+PATIENT = -raR --reruns 1 --only-rerun AgentTimeout
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # What a sourced ROS 2 or another environment sets would mix its packages with ours.
@@ -23,7 +26,7 @@ demo: $(VENV)/.run-time
 
 test: lint
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(REALTIME:%=--ignore %)
-	$(BIN)/python -m pytest $(REALTIME)
+	$(BIN)/python -m pytest $(PATIENT) $(REALTIME)
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .

@@ -82,7 +82,7 @@ setup(
         "viewer": ["rerun-sdk"],
         "test": ["pytest", "pytest-xdist"],
         "gymnasium": ["gymnasium>=1.0"],
-        "dev": [*TRAIN, *IMPORT, "pytest", "pytest-xdist", "ruff"],
+        "dev": [*TRAIN, *IMPORT, "pytest", "pytest-xdist", "pytest-rerunfailures", "ruff"],
     },
     entry_points={
         "console_scripts": [
