@@ -8,6 +8,7 @@ import gc
 import inspect
 import math
 import os
+import resource
 import signal
 import threading
 import time
@@ -27,6 +28,7 @@ STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 # On the way from image to command nobody waits for what works beside it, where the system lets us.
 SAFETY, ANSWERING = 40, 20  # real-time priorities; below ros2_control's controllers, at 50
 BESIDE, PLANNING = 5, 10  # niceness
+RUNAWAY = 20.0  # s that a real-time thread may take without ever waiting; loading takes less
 SPIN_PERIOD = 0.1  # s
 STARTING = 5.0  # s
 ERROR_SHOWN_FOR = 3.0  # s: how long diagnostics go on showing an error that came once
@@ -111,12 +113,16 @@ def schedule(realtime: int = 0, niceness: int = 0) -> None:
 
     Args:
         realtime: priority under SCHED_FIFO, for which the user needs an ``rtprio`` limit; without
-            it, or at 0, the thread takes turns with all others.
+            it, or at 0, the thread takes turns with all others. One that never waits locks out
+            the rest of the machine: its process is ended, with SIGXCPU, to be started again.
         niceness: that is added.
     """
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, ValueError):
         policy = os.SCHED_FIFO if realtime else os.SCHED_OTHER
         os.sched_setscheduler(0, policy, os.sched_param(realtime))
+        if realtime:
+            microseconds = round(1e6 * RUNAWAY)
+            resource.setrlimit(resource.RLIMIT_RTTIME, (microseconds, resource.RLIM_INFINITY))
     os.nice(niceness)
 
 
@@ -192,6 +198,7 @@ def ros() -> Iterator[Executor]:
     """
     signal.signal(signal.SIGINT, lambda *_: None)
     faulthandler.register(signal.SIGUSR1)
+    faulthandler.register(signal.SIGXCPU, chain=True)
     rclpy.init()
     executor = make_executor()
     try:
