@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 
 import numpy as np
+from rclpy.subscription import MessageInfo
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
@@ -14,6 +14,7 @@ from jepa_robot.evaluation import BASELINES, BaselinePolicy, EpisodeResult, judg
 from jepa_robot.models import Bundle
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.client import AgentClient
+from jepa_robot.nodes.runtime import with_info
 from jepa_robot.robot.contract import RobotContract
 from jepa_robot_sim.episodes import Episode
 from jepa_robot_sim.tasks import Task as Judge
@@ -57,8 +58,8 @@ class RosRunner:
         self.ahead: list[list[list[float]]] = []
         many = messages.EVERY_ONE
         client.listen(Image, "action", self._on_action, many)
-        client.listen(JointTrajectory, "command_echo", self._on_echo, many)
-        client.listen(String, "simulator/ground_truth", self._on_truth, many)
+        client.listen(JointTrajectory, "command_echo", with_info(self._on_echo), many)
+        client.listen(String, "simulator/ground_truth", with_info(self._on_truth), many)
         client.wait_until_ready()
         client.set_task(task)
         self._count = 0
@@ -93,13 +94,14 @@ class RosRunner:
         stamp = messages.from_time(message.header.stamp)
         self._actions[stamp] = messages.read_tensor(message, "action", size)[0]
 
-    def _on_echo(self, message: JointTrajectory) -> None:
-        self._answered.setdefault(messages.from_time(message.header.stamp), time.monotonic())
+    def _on_echo(self, message: JointTrajectory, info: MessageInfo) -> None:
+        stamp = messages.from_time(message.header.stamp)
+        self._answered.setdefault(stamp, info["source_timestamp"] / 1e9)
 
-    def _on_truth(self, message: String) -> None:
+    def _on_truth(self, message: String, info: MessageInfo) -> None:
         truth = json.loads(message.data)
         stamp = truth["stamp"]
-        self._seen.setdefault(stamp, time.monotonic())
+        self._seen.setdefault(stamp, info["source_timestamp"] / 1e9)
         self._labels[stamp] = labels = _labels(truth)
         self.ahead.append(self._client.progress.get("ahead", []))
         if self._baseline is None:
