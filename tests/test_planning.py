@@ -121,9 +121,9 @@ def test_no_iteration_starts_that_would_end_too_late(name):
         assert 3 <= plan.iterations < 50 and clock() <= late
 
 
-def test_a_slow_moment_does_not_stop_planning_for_ever():
-    now, times = [0.0], iter([1.0, 500.0, *[1.0] * 100])
-    problem = two_masses()
+def masses_that_take(times):
+    """A problem whose costs take so many s, one after the other, and the clock of that."""
+    now, problem = [0.0], two_masses()
     costs = problem.costs
 
     def slow(actions):
@@ -131,29 +131,21 @@ def test_a_slow_moment_does_not_stop_planning_for_ever():
         return costs(actions)
 
     problem.costs = slow
+    return problem, lambda: now[0]
+
+
+def test_a_slow_moment_does_not_stop_planning_for_ever():
+    problem, clock = masses_that_take(iter([1.0, 500.0, *[1.0] * 100]))
     made = planner("cem", iterations=2)
-    done = [
-        made.plan(problem, deadline=now[0] + 5.0, clock=lambda: now[0]).iterations for _ in range(9)
-    ]
+    done = [made.plan(problem, deadline=clock() + 5.0, clock=clock).iterations for _ in range(9)]
     assert done[0] == 2 and 0 in done and done[-3:] == [2, 2, 2]
 
 
 def test_interruptions_now_and_then_leave_every_plan_an_iteration():
     """A busy machine: one iteration of ten takes too long. The others would have been in time."""
-    now, times = [0.0], itertools.cycle([1.0] * 9 + [50.0])
-    problem = two_masses()
-    costs = problem.costs
-
-    def interrupted(actions):
-        now[0] += next(times)
-        return costs(actions)
-
-    problem.costs = interrupted
+    problem, clock = masses_that_take(itertools.cycle([1.0] * 9 + [50.0]))
     made = planner("cem", iterations=3)
-    done = [
-        made.plan(problem, deadline=now[0] + 8.0, clock=lambda: now[0]).iterations
-        for _ in range(60)
-    ]
+    done = [made.plan(problem, deadline=clock() + 8.0, clock=clock).iterations for _ in range(60)]
     assert min(done) == 1
 
 

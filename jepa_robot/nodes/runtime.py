@@ -28,7 +28,7 @@ STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 # On the way from image to command nobody waits for what works beside it, where the system lets us.
 SAFETY, ANSWERING = 40, 20  # real-time priorities; below ros2_control's controllers, at 50
 BESIDE, PLANNING = 5, 10  # niceness
-RUNAWAY = 20.0  # s that a real-time thread may take without ever waiting; loading takes less
+RUNAWAY = 60.0  # s that a real-time thread may take without ever waiting; loading takes less
 SPIN_PERIOD = 0.1  # s
 STARTING = 5.0  # s
 ERROR_SHOWN_FOR = 3.0  # s: how long diagnostics go on showing an error that came once

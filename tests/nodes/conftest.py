@@ -17,13 +17,15 @@ LOG_LINES = 40  # of each process, where one did not do what was waited for
 
 def said(group, logs) -> str:
     """The end of every log, with where each thread of the process is now."""
-    for process in group.processes.values():
+    deadline, ends = time.monotonic() + 5, []
+    for name, process in group.processes.items():
+        log = logs / f"{name}.log"
         if process.poll() is None:
             process.send_signal(signal.SIGUSR1)
-    time.sleep(1)
-    ends = []
-    for name, process in group.processes.items():
-        lines = (logs / f"{name}.log").read_text(errors="replace").splitlines()
+            while "most recent call" not in log.read_text(errors="replace"):
+                if time.monotonic() > deadline:
+                    break
+        lines = log.read_text(errors="replace").splitlines()
         ends += [f"{name} (ended with {process.poll()}):", *lines[-LOG_LINES:]]
     return "\n".join(ends)
 

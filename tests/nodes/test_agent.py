@@ -19,6 +19,7 @@ from jepa_robot.models import Bundle
 from jepa_robot.modules.tasks import load_task
 from jepa_robot.nodes import messages
 from jepa_robot.nodes.actor import ActorNode, PublishedPlan
+from jepa_robot.nodes.client import AgentTimeout
 from jepa_robot.nodes.messages import EVERY_ONE, LATCHED, SENSOR_IN
 
 GOAL = (0.5, 0.1, 0.3)
@@ -51,6 +52,7 @@ def test_ros_and_in_process_give_the_same_actions_to_the_bit(domain, tiny, mode)
         through_ros = evaluate(True, composition)
         assert through_ros["actions_sha256"] == in_process["actions_sha256"]
         assert through_ros["distances"] == in_process["distances"]
+        assert through_ros["decision_ms"]["median"] > 0
 
 
 def test_modes_switch_while_the_arm_moves_and_memory_fills(start, tmp_path):
@@ -107,6 +109,17 @@ def test_a_killed_node_comes_back_and_the_task_goes_on(start, victim):
             lambda: client.safety_state.level == DiagnosticStatus.OK, "the arm to follow again"
         )
         client.wait(lambda: client.status["in_force"], "the configuration to be in force again")
+
+
+def test_who_is_awaited_is_told(start):
+    with start(simulator="realtime", respawn=False) as (client, group):
+        client.wait_until_ready()
+        assert client.status["awaited"] == []
+        group.processes["memory"].kill()
+        client.wait(lambda: client.status["awaited"] == ["memory"], "memory to be missed")
+        assert not client.status["in_force"]
+        with pytest.raises(AgentTimeout, match="awaits memory"):
+            client.wait(lambda: False, "nothing", 0.1)
 
 
 def segments():
